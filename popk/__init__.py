@@ -1,0 +1,88 @@
+"""popk: Bayesian population pharmacokinetics, from a trial's records to individual twins."""
+
+import importlib
+import os
+from typing import TYPE_CHECKING, Any
+
+import jax
+
+if "JAX_ENABLE_X64" not in os.environ:  # the one import-time effect: single precision loses digits
+    jax.config.update("jax_enable_x64", True)
+
+if TYPE_CHECKING:
+    from popk import plots
+    from popk.diagnostics.summary import summary
+    from popk.diagnostics.vpc import vpc
+    from popk.inference.convergence import Convergence, ConvergenceWarning, convergence
+    from popk.inference.fit import fit
+    from popk.inference.laplace import map_estimate
+    from popk.model.parts import individual, observe
+    from popk.model.sites import ModelError
+    from popk.model.structures import one_compartment, two_compartment
+    from popk.priors import fixed, lognormal
+    from popk.records.table import DataError
+    from popk.reports.page import report
+    from popk.residual import additive_error, combined_error, lognormal_error, proportional_error
+    from popk.runs import Run, RunError, open_run, save_run
+    from popk.simulation import predict, predict_at
+    from popk.trial import Trial, read_nonmem
+    from popk.twins import Twin
+    from popk.units import UnitError
+
+#: The public surface: each name and the room that it lives in, imported when it is first used.
+_ROOMS = {
+    "Convergence": "inference.convergence",
+    "ConvergenceWarning": "inference.convergence",
+    "DataError": "records.table",
+    "ModelError": "model.sites",
+    "Run": "runs",
+    "RunError": "runs",
+    "Trial": "trial",
+    "Twin": "twins",
+    "UnitError": "units",
+    "additive_error": "residual",
+    "combined_error": "residual",
+    "convergence": "inference.convergence",
+    "fit": "inference.fit",
+    "fixed": "priors",
+    "individual": "model.parts",
+    "lognormal": "priors",
+    "lognormal_error": "residual",
+    "map_estimate": "inference.laplace",
+    "observe": "model.parts",
+    "one_compartment": "model.structures",
+    "open_run": "runs",
+    "predict": "simulation",
+    "predict_at": "simulation",
+    "proportional_error": "residual",
+    "read_nonmem": "trial",
+    "report": "reports.page",
+    "save_run": "runs",
+    "summary": "diagnostics.summary",
+    "two_compartment": "model.structures",
+    "vpc": "diagnostics.vpc",
+}
+
+__all__ = [
+    "Convergence", "ConvergenceWarning", "DataError", "ModelError", "Run", "RunError", "Trial",
+    "Twin", "UnitError", "additive_error", "combined_error", "convergence", "fit", "fixed",
+    "individual", "lognormal", "lognormal_error", "map_estimate", "observe", "one_compartment",
+    "open_run", "plots", "predict", "predict_at", "proportional_error", "read_nonmem", "report",
+    "save_run", "summary", "two_compartment", "vpc",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Return a public name, imported from its room on first use."""
+    if name == "plots":
+        return importlib.import_module("popk.plots")
+    if name not in _ROOMS:
+        raise AttributeError(f"module 'popk' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"popk.{_ROOMS[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return __all__

@@ -1,0 +1,112 @@
+"""Did the chains converge? A verdict on the population parameters, and what to do next.
+
+References
+----------
+.. [1] Vehtari A, Gelman A, Simpson D, Carpenter B, Burkner PC (2021). Rank-normalization, folding,
+   and localization: an improved R-hat. Bayesian Anal 16:667-718. doi:10.1214/20-BA1221
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+
+MAX_RHAT = 1.01
+MIN_ESS = 400
+
+
+class ConvergenceWarning(UserWarning):
+    """The chains did not converge: the posterior cannot be trusted yet."""
+
+
+class Convergence(NamedTuple):
+    """What the diagnostics say of a posterior.
+
+    Attributes
+    ----------
+    rhat, ess_bulk, ess_tail : float
+        The worst over the population parameters.
+    worst : str
+        The parameter with the worst R-hat, or with the lowest ESS if all R-hats are fine.
+    divergences : int
+    """
+
+    rhat: float
+    ess_bulk: float
+    ess_tail: float
+    worst: str
+    divergences: int
+
+    @property
+    def converged(self) -> bool:
+        """Return whether the posterior may be used."""
+        return not self.problems()
+
+    def problems(self) -> list[str]:
+        """Return what is wrong, each with the next step to take."""
+        found = []
+        if not self.rhat <= MAX_RHAT:  # NaN too: a chain that never moved
+            found.append(f"R-hat of {self.worst} is {self.rhat:.3f} (at most {MAX_RHAT}): the chains "
+                         f"disagree; plot popk.plots.trace, tighten vague priors, or raise warmup=")
+        if not min(self.ess_bulk, self.ess_tail) >= MIN_ESS:
+            found.append(f"the effective sample size of {self.worst} is bulk {self.ess_bulk:.0f}, tail "
+                         f"{self.ess_tail:.0f} (at least {MIN_ESS}): raise draws= or chains=")
+        if self.divergences:
+            found.append(f"{self.divergences} divergent transitions: raise target_accept= (0.95, 0.99), "
+                         f"or lower centering= (0.5, 0) where subjects have few levels")
+        return found
+
+
+def convergence(posterior: xr.DataTree) -> Convergence:
+    """Return the verdict on a posterior's population parameters.
+
+    Parameters
+    ----------
+    posterior : DataTree
+        As `popk.fit` returns it.
+
+    Raises
+    ------
+    ValueError
+        It has no group ``posterior``.
+    """
+    import arviz as az
+
+    population = population_draws(posterior)
+    if not population:
+        raise ValueError("the posterior has no population parameters")
+    with np.errstate(invalid="ignore", divide="ignore"):  # a constant chain is NaN, and reported
+        rhat = {n: float(az.rhat(x)) for n, x in population.items()}
+        bulk = {n: float(az.ess(x, method="bulk")) for n, x in population.items()}
+        tail = {n: float(az.ess(x, method="tail", prob=(0.05, 0.95))) for n, x in population.items()}
+    worst = max(rhat, key=lambda n: np.nan_to_num(rhat[n], nan=np.inf))
+    if rhat[worst] <= MAX_RHAT:
+        worst = min(bulk, key=lambda n: min(bulk[n], tail[n]))
+    divergences = int(posterior["sample_stats"]["diverging"].sum())
+    return Convergence(
+        max(rhat.values(), key=lambda v: np.nan_to_num(v, nan=np.inf)),
+        min(bulk.values()), min(tail.values()), worst, divergences,
+    )
+
+
+def population_draws(posterior: xr.DataTree) -> dict[str, np.ndarray]:
+    """Return each scalar population parameter's draws [chain, draw], constants left out.
+
+    A correlation is named ``corr[CL, V]``.
+    """
+    group = posterior["posterior"].dataset
+    draws: dict[str, np.ndarray] = {}
+    for name, values in group.data_vars.items():
+        if "subject" in values.dims:
+            continue
+        inner = values.dims[2:]
+        for index in np.ndindex(*values.shape[2:]):
+            if name == "corr" and index[0] >= index[1]:
+                continue  # symmetric, with ones on the diagonal
+            labels = [str(group[d].values[i]) if d in group.coords else str(i)
+                      for d, i in zip(inner, index, strict=True)]
+            array = values.values[(slice(None), slice(None), *index)]
+            if np.ptp(array) > 0 or values.dims == ("chain", "draw"):
+                draws[f"{name}[{', '.join(labels)}]" if labels else str(name)] = array
+    fixed = posterior["posterior"].attrs.get("fixed", [])
+    return {n: x for n, x in draws.items() if n not in np.atleast_1d(fixed)}

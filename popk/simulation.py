@@ -1,0 +1,192 @@
+"""What would be observed? Predictions of a model for given values, or for every posterior draw."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from popk.model.sites import Model, ModelError, Sites, describe, labelled, values_of
+from popk.trial import Trial
+
+
+def predict_at(model: Model, trial: Trial, values: Mapping[str, Any]) -> xr.DataArray:
+    """Return the deterministic prediction at every record, for given values.
+
+    Parameters
+    ----------
+    model : Callable
+    trial : Trial
+    values : mapping of site to value
+        Population values such as ``{"CL_pop": 2.8}``, and ``eta`` [subject, parameter] if wanted: a
+        random effect not given is 0.
+
+    Returns
+    -------
+    DataArray
+        IPRED (subject, record) in the unit of DV, NaN on padding, with TIME beside it.
+
+    Raises
+    ------
+    ModelError
+        A value that the prediction depends on is missing, is none of the model's, or has a wrong shape.
+
+    Examples
+    --------
+    >>> popk.predict_at(theophylline, trial, {"CL_pop": 2.8, "V_pop": 32, "KA_pop": 1.5})
+    ... # doctest: +SKIP
+    """
+    sites = describe(model, trial)
+    given = _at_sites(values, sites, trial)
+    needed = [n for n in sites.named("population") if n not in given]
+    # What is not given is made NaN: a prediction that turns NaN depends on it.
+    blank = {n: jnp.full(sites.all[n].shape, jnp.nan) for n in needed}
+    ipred = _ipred(model, trial.arrays(), {**blank, **given})
+    recorded = np.asarray(trial.recorded)
+    if np.isnan(ipred[recorded]).any():
+        missing = [
+            n for n in needed
+            if np.isnan(_ipred(model, trial.arrays(), {**_ones(sites, needed), **given, n: blank[n]})[recorded]).any()
+        ]
+        if missing:
+            raise ModelError(f"values lacks {', '.join(missing)}, which the prediction depends on")
+    return xr.DataArray(
+        np.where(recorded, ipred, np.nan), dims=("subject", "record"), name="IPRED",
+        coords={"subject": list(trial.ids),
+                "TIME": (("subject", "record"), np.where(recorded, trial.time, np.nan))},
+        attrs={"units": trial.units["DV"]},
+    )
+
+
+def _ones(sites: Sites, names: list[str]) -> dict[str, Any]:
+    return {n: jnp.eye(sites.all[n].shape[0]) if n == "corr" else jnp.ones(sites.all[n].shape)
+            for n in names}
+
+
+@partial(jax.jit, static_argnames="model")
+def _ipred_compiled(model, arrays, values):
+    return values_of(model, arrays, values, jax.random.key(0))["IPRED"]
+
+
+def _ipred(model: Model, arrays: Trial, values: Mapping[str, Any]) -> np.ndarray:
+    return np.asarray(_ipred_compiled(model, arrays, dict(values)))
+
+
+def _at_sites(values: Mapping[str, Any], sites: Sites, trial: Trial) -> dict[str, Any]:
+    """Return values in the shapes of their sites, individual ones not given being 0."""
+    sampled = sites.named("population", "individual")
+    unknown = [n for n in values if n not in sampled]
+    if unknown:
+        raise ModelError(f"the model does not sample {', '.join(unknown)}; it samples {', '.join(sampled)}")
+    given = {n: jnp.zeros(sites.all[n].shape) for n in sites.named("individual")}
+    for name, value in values.items():
+        array, shape = jnp.asarray(value, dtype=float), sites.all[name].shape
+        if array.size != np.prod(shape, dtype=int):
+            raise ModelError(f"{name} was given {array.size} numbers; its shape is {shape}")
+        given[name] = array.reshape(shape)
+    return given
+
+
+def predict(
+    model: Model,
+    posterior: xr.DataTree,
+    trial: Trial,
+    *,
+    seed: int,
+    new_subjects: bool = False,
+    draws: int | None = None,
+) -> xr.DataTree:
+    """Return what the posterior predicts for the records of a trial.
+
+    Population values are taken draw by draw. With `new_subjects` each subject is a new person, whose
+    random effects are sampled; otherwise it is the person of that ID in the posterior. Levels are
+    sampled with residual error and never censored.
+
+    Parameters
+    ----------
+    model : Callable
+    posterior : DataTree
+        As `popk.fit` returns it.
+    trial : Trial
+        Any trial that the model fits; levels are predicted at each record with EVID 0.
+    seed : int
+    new_subjects : bool
+    draws : int, optional
+        How many posterior draws to use, spread evenly over chains and draws; all by default.
+
+    Returns
+    -------
+    DataTree
+        ``posterior_predictive`` with DV and IPRED (sample, observation), and for the same draws PRED,
+        the prediction at random effects of 0, all in the unit of DV; ``observed_data`` with DV, NaN
+        where nothing was measured.
+
+    Raises
+    ------
+    ModelError
+        The posterior lacks a site of the model, or a subject that is not new.
+    """
+    sites = describe(model, trial)
+    given = _posterior_values(posterior, sites, trial, new_subjects, draws)
+    count = next(iter(given.values())).shape[0]
+    keys = jax.random.split(jax.random.key(seed), count)
+    arrays = trial.arrays()
+    everyone = np.ones(len(trial.observations.value), dtype=bool)
+    out = {k: np.asarray(v) for k, v in _predicted(model, arrays, given, keys).items()}
+    typical = {n: jnp.broadcast_to(jnp.zeros(sites.all[n].shape), (count, *sites.all[n].shape))
+               for n in sites.named("individual")}
+    pred = np.asarray(_predicted(model, arrays, {**given, **typical}, keys)["IPRED"])
+    levels = labelled(out, sites, trial, ("sample",), everyone)
+    levels["PRED"] = labelled({"IPRED": pred}, sites, trial, ("sample",), everyone)["IPRED"]
+    for values in levels.data_vars.values():
+        values.attrs["units"] = trial.units["DV"]
+    measured = trial.observations.measured & ~trial.observations.below
+    observed = {"DV": np.where(measured, trial.observations.value, np.nan)}
+    tree = xr.DataTree.from_dict({
+        "posterior_predictive": levels,
+        "observed_data": labelled(observed, sites, trial, (), everyone),
+    })
+    tree.attrs = {"model": posterior.attrs.get("model", ""), "trial": trial.host.name, "seed": seed,
+                  "new_subjects": int(new_subjects), "time_unit": trial.units["TIME"]}
+    return tree
+
+
+@partial(jax.jit, static_argnames="model")
+def _predicted(model, arrays, given, keys):
+    def one(x):
+        values, key = x
+        out = values_of(model, arrays, values, key)
+        return {"DV": out["DV"], "IPRED": out["IPRED"]}
+
+    return jax.lax.map(one, (given, keys), batch_size=32)
+
+
+def _posterior_values(
+    posterior: xr.DataTree, sites: Sites, trial: Trial, new_subjects: bool, draws: int | None
+) -> dict[str, Any]:
+    """Return the posterior's values of the sites to substitute, [sample, *site shape]."""
+    group = posterior["posterior"].dataset
+    wanted = sites.named("population") + ([] if new_subjects else sites.named("individual"))
+    missing = [n for n in wanted if n not in group]
+    if missing:
+        raise ModelError(f"the posterior lacks {', '.join(missing)}; was it fitted with this model?")
+    if not new_subjects:
+        strangers = [i for i in trial.ids if i not in group["subject"].values]
+        if strangers:
+            raise ModelError(f"ID {', '.join(strangers[:5])} is not in the posterior; "
+                             f"predict with new_subjects=True, or make a popk.Twin")
+        group = group.sel(subject=list(trial.ids))
+    count = group.sizes["chain"] * group.sizes["draw"]
+    chosen = np.linspace(0, count - 1, min(draws or count, count)).round().astype(int)
+    flat = {}
+    for name in wanted:
+        values = group[name].transpose("chain", "draw", ...).values
+        flat[name] = jnp.asarray(
+            values.reshape(count, *values.shape[2:])[chosen].reshape(len(chosen), *sites.all[name].shape))
+    return flat
+
+
+

@@ -1,0 +1,390 @@
+"""What is a population as padded arrays? The `Trial`, and the functions that read one."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import xarray as xr
+from jaxtyping import Array, Bool, Float, Int
+
+from popk import units as unit_rules
+from popk.records.events import EventTable, clock, event_table
+from popk.records.nonmem import DEFAULTS, Records, check_records, read_rows
+from popk.records.provenance import NOTHING, Provenance, read_provenance, sha256
+from popk.records.table import DataError, Problem
+
+
+class Source(NamedTuple):
+    """Where a trial came from; stays on the host.
+
+    Attributes
+    ----------
+    frame : DataFrame
+        The checked records, one row each, in file order.
+    ids : tuple of str
+        The subjects, in file order.
+    units : dict of str to str
+        The unit of TIME, AMT, DV and each covariate.
+    covariates : tuple of str
+    levels : dict
+        What the codes of categorical covariates mean.
+    name, fingerprint : str
+        The file and its SHA-256 ("DataFrame" and the hash of its CSV for a table in memory).
+    """
+
+    frame: pd.DataFrame
+    ids: tuple[str, ...]
+    units: dict[str, str]
+    covariates: tuple[str, ...]
+    levels: dict[str, dict[str, str]]
+    name: str
+    fingerprint: str
+
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
+
+
+class Design(NamedTuple):
+    """What a compiled model may depend on: facts of the trial that are no arrays.
+
+    Attributes
+    ----------
+    infusions, resets : bool
+        Whether any dose is an infusion, any record a reset.
+    concentrations : bool
+        Whether amounts per L convert to the unit of DV.
+    dosed, observed : tuple of int
+        The compartments (CMT) that are dosed into and that levels are taken from.
+    """
+
+    infusions: bool
+    resets: bool
+    concentrations: bool
+    dosed: tuple[int, ...]
+    observed: tuple[int, ...]
+
+
+class Observations(eqx.Module):
+    """The levels of a trial on one flat axis: every record with EVID 0.
+
+    Attributes
+    ----------
+    subject, record : Int[Array, "observation"]
+        Where each stands in the [subject, record] grid.
+    value : Float[Array, "observation"]
+        DV; 1 where there is none, so that no logarithm or gradient fails there.
+    measured : Bool[Array, "observation"]
+        Whether it counts: MDV 0.
+    below : Bool[Array, "observation"]
+        Whether it is only known to be below `limit`.
+    limit : Float[Array, "observation"]
+        The limit of quantification; 1 where there is none.
+    """
+
+    subject: Int[Array, "*o"]
+    record: Int[Array, "*o"]
+    value: Float[Array, "*o"]
+    measured: Bool[Array, "*o"]
+    below: Bool[Array, "*o"]
+    limit: Float[Array, "*o"]
+
+
+class Trial(eqx.Module):
+    """A population's records as arrays of shape [subject, record]; immutable.
+
+    Read one with `read_nonmem`. ``trial["3"]`` and ``trial[["1", "2"]]`` are trials of some subjects.
+
+    Attributes
+    ----------
+    time : Float[Array, "subject record"]
+        TIME as recorded [units["TIME"]].
+    recorded : Bool[Array, "subject record"]
+        False on padding.
+    observations : Observations
+        The levels.
+    events : EventTable
+        What happens to each subject, in order.
+    concentration_factor : Float[Array, ""]
+        From amounts per L to the unit of DV.
+    """
+
+    time: Float[Array, "*s r"]
+    recorded: Bool[Array, "*s r"]
+    observations: Observations
+    events: EventTable
+    concentration_factor: Float[Array, "..."]
+    covariates: dict[str, Float[Array, "*s _"]]
+    design: Design = eqx.field(static=True)
+    source: Source | None = eqx.field(static=True)
+
+    @property
+    def n_subjects(self) -> int:
+        """Return the number of subjects."""
+        return self.time.shape[-2]
+
+    @property
+    def n_records(self) -> int:
+        """Return the length of the record axis, padding included."""
+        return self.time.shape[-1]
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Return the subjects' IDs, in file order."""
+        return self.host.ids
+
+    @property
+    def units(self) -> dict[str, str]:
+        """Return the unit of TIME, AMT, DV and each covariate."""
+        return dict(self.host.units)
+
+    @property
+    def host(self) -> Source:
+        """Return what stays on the host.
+
+        Raises
+        ------
+        AttributeError
+            Inside a compiled model, where IDs and names do not exist.
+        """
+        if self.source is None:
+            raise AttributeError("IDs, units and tables do not exist inside a compiled model")
+        return self.source
+
+    def covariate(self, name: str) -> Float[Array, "s _"]:
+        """Return a covariate, of shape [subject, 1] if constant in every subject, else [subject, record].
+
+        A record's value holds over the interval that ends at that record (NONMEM's rule).
+
+        Raises
+        ------
+        DataError
+            The trial was read without this covariate.
+        """
+        if name not in self.covariates:
+            have = ", ".join(self.covariates) or "no covariates"
+            raise DataError("the trial", [Problem(name, f"{name} is no covariate of it; it has {have}; "
+                                                        f"read it with covariates=['{name}']")])
+        return self.covariates[name]
+
+    def arrays(self) -> "Trial":
+        """Return the trial without what stays on the host: what may enter a compiled function."""
+        return dataclasses.replace(self, source=None)
+
+    def __getitem__(self, ids: str | Sequence[str]) -> "Trial":
+        """Return the trial of some subjects, in the order of the file.
+
+        Raises
+        ------
+        KeyError
+            An ID is not in the trial.
+        """
+        wanted = [str(ids)] if isinstance(ids, str | int) else [str(one) for one in ids]
+        unknown = [one for one in wanted if one not in self.ids]
+        if unknown or not wanted:
+            raise KeyError(f"no ID {', '.join(unknown) or 'given'}; the trial has {', '.join(self.ids)}")
+        frame = self.host.frame
+        return _trial(self.host._replace(frame=frame[frame["ID"].isin(wanted)].reset_index(drop=True)))
+
+    def without(self, ids: str | Sequence[str]) -> "Trial":
+        """Return the trial of all other subjects."""
+        left_out = {str(ids)} if isinstance(ids, str | int) else {str(one) for one in ids}
+        self[sorted(left_out)]  # refuse unknown IDs
+        return self[[one for one in self.ids if one not in left_out]]
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Return the records as a table; `read_nonmem` of it gives the same trial.
+
+        Units, covariates and codes travel in ``attrs``.
+        """
+        frame = self.host.frame.drop(columns="ROW")
+        frame.attrs = {
+            "units": self.units, "covariates": list(self.host.covariates),
+            "levels": self.host.levels, "name": self.host.name,
+        }
+        return frame
+
+    def to_xarray(self) -> xr.Dataset:
+        """Return the records as a Dataset of dimensions (subject, record), NaN on padding."""
+        frame = self.host.frame
+        subject, record = _places(frame)
+        shape = (self.n_subjects, self.n_records)
+        columns = {}
+        for name in [c for c in frame.columns if c not in ("ID", "ROW")]:
+            if not pd.api.types.is_numeric_dtype(frame[name]):
+                continue
+            grid = np.full(shape, np.nan)
+            grid[subject, record] = frame[name]
+            unit = self.units.get(name)
+            columns[name] = (("subject", "record"), grid, {"units": unit} if unit else {})
+        return xr.Dataset(columns, coords={"subject": list(self.ids)}, attrs={"source": self.host.name})
+
+    def summary(self) -> pd.Series:
+        """Return the counts that describe the trial."""
+        f = self.host.frame
+        observed = f["EVID"].eq(0) & f["MDV"].eq(0)
+        per_subject = observed.groupby(f["ID"], sort=False).sum()
+        return pd.Series({
+            "subjects": len(self.ids),
+            "records": len(f),
+            "doses": int((f["EVID"].isin([1, 4]) * (f["ADDL"] + 1)).sum()),
+            "levels": int(observed.sum()),
+            "levels a subject": f"{per_subject.min()} to {per_subject.max()}",
+            "below the limit of quantification": int((observed & f["BLQ"].eq(1)).sum()),
+            "time": f"{f['TIME'].min():g} to {f['TIME'].max():g} {self.units['TIME']}",
+        })
+
+    def __repr__(self) -> str:
+        """Return the trial's counts on a few lines."""
+        if self.source is None:
+            return f"Trial(arrays of {self.time.shape})"
+        counts = self.summary()
+        units = ", ".join(f"{name} [{unit}]" for name, unit in self.units.items())
+        lines = [f"Trial {self.host.name}", *(f"  {k}: {v}" for k, v in counts.items()), f"  {units}"]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """Return the trial's counts and first records for a notebook."""
+        counts = "".join(
+            f"<tr><th style='text-align:left'>{escape(k)}</th><td>{escape(str(v))}</td></tr>"
+            for k, v in self.summary().items()
+        )
+        shown = self.to_dataframe().head(5).rename(
+            columns={n: f"{n} [{u}]" for n, u in self.units.items()})
+        # Columns that say nothing here (no rate, no further doses) are left out of the picture.
+        silent = [c for c in shown if c in DEFAULTS and not (self.host.frame[c].fillna(0) != 0).any()]
+        return (f"<b>Trial</b> {escape(self.host.name)}<table>{counts}</table>"
+                f"{shown.drop(columns=silent).to_html(index=False, border=0)}")
+
+
+def read_nonmem(
+    source: str | Path | pd.DataFrame,
+    *,
+    columns: Mapping[str, str] | None = None,
+    covariates: Sequence[str] | None = None,
+    units: Mapping[str, str] | None = None,
+) -> Trial:
+    """Return the trial in a NONMEM-layout file or DataFrame.
+
+    Parameters
+    ----------
+    source : path or DataFrame
+        A text table with a header, separated by commas, semicolons, tabs or white space, or a
+        DataFrame (whose index names its rows in errors).
+    columns : mapping, optional
+        For a standard column, its name in the table: ``{"DV": "CONC"}``.
+    covariates : sequence of str, optional
+        The covariate columns; by default those of the provenance file.
+    units : mapping, optional
+        The unit of TIME, AMT, DV and every covariate (``"1"`` for a code or a fraction); by default
+        those of the provenance file, ``NAME.toml`` beside ``NAME.csv``.
+
+    Raises
+    ------
+    DataError
+        Anything in the table is wrong or unsupported; all problems are listed together.
+
+    Examples
+    --------
+    >>> import popk
+    >>> trial = popk.read_nonmem("data/theophylline.csv")
+    >>> trial.n_subjects
+    12
+    """
+    if isinstance(source, pd.DataFrame):
+        original, where, known = source, source.attrs.get("name", "DataFrame"), NOTHING
+        fingerprint = sha256(source.to_csv(index=False).encode())
+        known = Provenance(source.attrs.get("units", {}), tuple(source.attrs.get("covariates", ())),
+                           source.attrs.get("levels", {}), {})
+    else:
+        path = Path(source)
+        where = str(source)
+        original, content = read_rows(path)
+        known, fingerprint = read_provenance(path, content), sha256(content)
+    records = check_records(original, where, columns, covariates, known)
+    used = _units(records, where, {**known.units, **(units or {})})
+    ids = tuple(dict.fromkeys(records.frame["ID"]))
+    return _trial(Source(records.frame, ids, used, records.covariates, known.levels, where, fingerprint))
+
+
+def _units(records: Records, where: str, units: Mapping[str, str]) -> dict[str, str]:
+    """Return the units of TIME, AMT, DV and the covariates, each checked."""
+    names = ["TIME", "AMT", "DV", *records.covariates]
+    found = [
+        Problem(n, f"{n} has no unit; give units={{'{n}': ...}} or describe it in the .toml beside the file")
+        for n in names if n not in units
+    ]
+    for name in [n for n in names if n in units]:
+        try:
+            unit_rules.parse(units[name])
+        except unit_rules.UnitError as error:
+            found.append(Problem(name, f"{name}: {error}"))
+    if found:
+        raise DataError(where, found)
+    return {name: units[name] for name in names}
+
+
+def _places(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Return each row's subject and its place among the subject's records."""
+    return pd.factorize(frame["ID"])[0], frame.groupby("ID", sort=False).cumcount().to_numpy()
+
+
+def _trial(source: Source) -> Trial:
+    """Return the arrays of checked records."""
+    frame = source.frame
+    subject, record = _places(frame)
+    shape = (int(subject.max()) + 1, int(record.max()) + 1)
+    grid = np.zeros(shape)
+    grid[subject, record] = frame["TIME"]
+    recorded = np.zeros(shape, dtype=bool)
+    recorded[subject, record] = True
+    table = event_table(frame, subject, record)
+    dosed = frame["EVID"].isin([1, 4])
+    level = frame["EVID"].eq(0)
+    factor = unit_rules.concentration_factor(source.units["AMT"], source.units["DV"])
+    as_array = jax.tree.map(jnp.asarray, table)
+    return Trial(
+        time=jnp.asarray(grid),
+        recorded=jnp.asarray(recorded),
+        observations=_observations(frame[level], subject[level], record[level]),
+        events=as_array,
+        concentration_factor=jnp.asarray(1.0 if factor is None else factor),
+        covariates={n: _covariate(frame[n].to_numpy(), subject, record, shape) for n in source.covariates},
+        design=Design(
+            infusions=bool((dosed & frame["RATE"].gt(0)).any()),
+            resets=bool(frame["EVID"].isin([3, 4]).any()),
+            concentrations=factor is not None,
+            dosed=tuple(sorted(set(frame["CMT"][dosed]))),
+            observed=tuple(sorted(set(frame["CMT"][level]))),
+        ),
+        source=source._replace(ids=tuple(dict.fromkeys(frame["ID"]))),
+    )
+
+
+def _observations(rows: pd.DataFrame, subject: np.ndarray, record: np.ndarray) -> Observations:
+    below = rows["BLQ"].eq(1).to_numpy()
+    return Observations(
+        subject=jnp.asarray(subject),
+        record=jnp.asarray(record),
+        value=jnp.asarray(np.where(below | rows["DV"].isna(), 1.0, rows["DV"])),
+        measured=jnp.asarray(rows["MDV"].eq(0).to_numpy()),
+        below=jnp.asarray(below),
+        limit=jnp.asarray(rows["LLOQ"].fillna(1.0).to_numpy()),
+    )
+
+
+def _covariate(
+    values: np.ndarray, subject: np.ndarray, record: np.ndarray, shape: tuple[int, int]
+) -> Float[Array, "s _"]:
+    """Return a covariate as [subject, 1] if it is constant in every subject, else [subject, record]."""
+    last = pd.Series(values).groupby(subject).transform("last").to_numpy()
+    first = pd.Series(values).groupby(subject).first().to_numpy()
+    grid = np.repeat(pd.Series(values).groupby(subject).last().to_numpy()[:, None], shape[1], axis=1)
+    grid[subject, record] = values
+    return jnp.asarray(first[:, None] if np.array_equal(last, values) else grid)
