@@ -145,11 +145,14 @@ class Residual(dist.Distribution):
         o, f = self.observations, self._safe_ipred()
         (_, spread), (center1, spread1) = jax.jvp(self._normal, (f,), (jnp.ones_like(f),))
         seen = (center1**2 + 2 * spread1**2) / spread**2
-        if self.error.log:  # the expected information of a log-normal in f is (1/f)^2 / s^2
-            seen = (1 / f) ** 2 / spread**2
+        below = jnp.maximum(self.curvature(), 0.0)
+        return jnp.where(o.measured, jnp.where(o.below, below, seen), 0.0)
+
+    def curvature(self) -> Level:
+        r"""Return each level's observed curvature, :math:`-\partial^2 \log p / \partial f^2` (any sign)."""
+        o, f = self.observations, self._safe_ipred()
         slope = jax.grad(lambda x: self._log_prob(x, o.value).sum())
-        _, curvature = jax.jvp(slope, (f,), (jnp.ones_like(f),))
-        return jnp.where(o.measured, jnp.where(o.below, jnp.maximum(-curvature, 0.0), seen), 0.0)
+        return jnp.where(o.measured, -jax.jvp(slope, (f,), (jnp.ones_like(f),))[1], 0.0)
 
     def _safe_ipred(self) -> Level:
         # What does not count must not make a NaN gradient either: before the first dose f is 0.

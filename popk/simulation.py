@@ -9,7 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from popk.model.sites import Model, ModelError, Sites, describe, labelled, values_of
+from popk.model.sites import (
+    Model,
+    ModelError,
+    Sites,
+    describe,
+    labelled,
+    posterior_values,
+    values_of,
+)
 from popk.trial import Trial
 
 
@@ -130,7 +138,7 @@ def predict(
         The posterior lacks a site of the model, or a subject that is not new.
     """
     sites = describe(model, trial)
-    given = _posterior_values(posterior, sites, trial, new_subjects, draws)
+    given = posterior_values(posterior, sites, trial, new_subjects, draws)
     count = next(iter(given.values())).shape[0]
     keys = jax.random.split(jax.random.key(seed), count)
     arrays = trial.arrays()
@@ -162,31 +170,3 @@ def _predicted(model, arrays, given, keys):
         return {"DV": out["DV"], "IPRED": out["IPRED"]}
 
     return jax.lax.map(one, (given, keys), batch_size=32)
-
-
-def _posterior_values(
-    posterior: xr.DataTree, sites: Sites, trial: Trial, new_subjects: bool, draws: int | None
-) -> dict[str, Any]:
-    """Return the posterior's values of the sites to substitute, [sample, *site shape]."""
-    group = posterior["posterior"].dataset
-    wanted = sites.named("population") + ([] if new_subjects else sites.named("individual"))
-    missing = [n for n in wanted if n not in group]
-    if missing:
-        raise ModelError(f"the posterior lacks {', '.join(missing)}; was it fitted with this model?")
-    if not new_subjects:
-        strangers = [i for i in trial.ids if i not in group["subject"].values]
-        if strangers:
-            raise ModelError(f"ID {', '.join(strangers[:5])} is not in the posterior; "
-                             f"predict with new_subjects=True, or make a popk.Twin")
-        group = group.sel(subject=list(trial.ids))
-    count = group.sizes["chain"] * group.sizes["draw"]
-    chosen = np.linspace(0, count - 1, min(draws or count, count)).round().astype(int)
-    flat = {}
-    for name in wanted:
-        values = group[name].transpose("chain", "draw", ...).values
-        flat[name] = jnp.asarray(
-            values.reshape(count, *values.shape[2:])[chosen].reshape(len(chosen), *sites.all[name].shape))
-    return flat
-
-
-

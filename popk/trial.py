@@ -8,17 +8,20 @@ from typing import NamedTuple
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import xarray as xr
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
 from popk import units as unit_rules
-from popk.records.events import EventTable, clock, event_table
+from popk.records.events import PADDING, EventTable, event_table
 from popk.records.nonmem import DEFAULTS, Records, check_records, read_rows
 from popk.records.provenance import NOTHING, Provenance, read_provenance, sha256
 from popk.records.table import DataError, Problem
+
+
+# On the host NumPy's, inside a compiled function JAX's: one transfer a call, not one an array.
+Array = np.ndarray | jax.Array
 
 
 class Source(NamedTuple):
@@ -79,13 +82,13 @@ class Observations(eqx.Module):
     subject, record : Int[Array, "observation"]
         Where each stands in the [subject, record] grid.
     value : Float[Array, "observation"]
-        DV; 1 where there is none, so that no logarithm or gradient fails there.
+        DV; 1 where it does not count, so that no logarithm or gradient fails there.
     measured : Bool[Array, "observation"]
         Whether it counts: MDV 0.
     below : Bool[Array, "observation"]
         Whether it is only known to be below `limit`.
     limit : Float[Array, "observation"]
-        The limit of quantification; 1 where there is none.
+        The limit of quantification; 1 where no level is below one.
     """
 
     subject: Int[Array, "*o"]
@@ -94,6 +97,12 @@ class Observations(eqx.Module):
     measured: Bool[Array, "*o"]
     below: Bool[Array, "*o"]
     limit: Float[Array, "*o"]
+
+    def filled(self, size: int) -> "Observations":
+        """Return these and so many levels that do not count as to make `size`."""
+        fields = jax.tree.leaves(self)
+        blanks = (0, 0, 1.0, False, False, 1.0)
+        return Observations(*(_filled(x, size, b) for x, b in zip(fields, blanks, strict=True)))
 
 
 class Trial(eqx.Module):
@@ -175,9 +184,58 @@ class Trial(eqx.Module):
 
     def arrays(self) -> "Trial":
         """Return the trial without what stays on the host: what may enter a compiled function."""
-        return dataclasses.replace(self, source=None)
+        o = self.observations
+        if not o.value.shape[-1]:  # NumPyro has no plate of size 0: one level that does not count
+            o = o.filled(1)
+        return dataclasses.replace(self, observations=o, source=None)
 
-    def __getitem__(self, ids: str | Sequence[str]) -> "Trial":
+    def padded(self) -> "Trial":
+        """Return the arrays with their axes filled up to powers of two.
+
+        One more record or level then has the same shapes, and compiles nothing anew.
+        """
+        o, e = self.observations, self.events
+        records, events = _bucket(self.n_records), _bucket(e.time.shape[-1])
+        levels = _bucket(o.value.shape[-1])
+        return Trial(
+            time=_filled(self.time, records, "edge"),
+            recorded=_filled(self.recorded, records, False),
+            observations=o.filled(levels),
+            events=EventTable(
+                _filled(e.kind, events, PADDING), _filled(e.time, events, "edge"),
+                _filled(e.position, events, np.inf), *(_filled(x, events, 0) for x in e[3:]),
+            ),
+            concentration_factor=self.concentration_factor,
+            covariates={k: _filled(v, records, "edge") if v.shape[-1] > 1 else v
+                        for k, v in self.covariates.items()},
+            design=self.design,
+            source=None,
+        )
+
+    def by_subject(self) -> "Trial":
+        """Return the arrays of one trial a subject, stacked on a new first axis."""
+        o = self.observations
+        subject = np.asarray(o.subject)
+        place = pd.Series(subject).groupby(subject).cumcount().to_numpy()
+        shape = (self.n_subjects, int(place.max(initial=0)) + 1)
+
+        def own(values: Array, blank: float | int) -> Array:
+            grid = np.full(shape, blank, dtype=values.dtype)
+            grid[subject, place] = values
+            return grid
+
+        def one(x: Array) -> Array:
+            return np.asarray(x)[:, None]
+
+        levels = Observations(own(o.subject * 0, 0), own(o.record, 0), own(o.value, 1.0),
+                              own(o.measured, False), own(o.below, False), own(o.limit, 1.0))
+        return dataclasses.replace(
+            self, time=one(self.time), recorded=one(self.recorded), observations=levels,
+            events=jax.tree.map(one, self.events), covariates=jax.tree.map(one, self.covariates),
+            concentration_factor=np.broadcast_to(self.concentration_factor, shape[:1]), source=None,
+        )
+
+    def __getitem__(self, ids: str | int | Sequence[str | int]) -> "Trial":
         """Return the trial of some subjects, in the order of the file.
 
         Raises
@@ -190,9 +248,13 @@ class Trial(eqx.Module):
         if unknown or not wanted:
             raise KeyError(f"no ID {', '.join(unknown) or 'given'}; the trial has {', '.join(self.ids)}")
         frame = self.host.frame
-        return _trial(self.host._replace(frame=frame[frame["ID"].isin(wanted)].reset_index(drop=True)))
+        return self.replaced(frame[frame["ID"].isin(wanted)].reset_index(drop=True))
 
-    def without(self, ids: str | Sequence[str]) -> "Trial":
+    def replaced(self, frame: pd.DataFrame) -> "Trial":
+        """Return a trial of the same source with other checked records."""
+        return _trial(self.host._replace(frame=frame))
+
+    def without(self, ids: str | int | Sequence[str | int]) -> "Trial":
         """Return the trial of all other subjects."""
         left_out = {str(ids)} if isinstance(ids, str | int) else {str(one) for one in ids}
         self[sorted(left_out)]  # refuse unknown IDs
@@ -308,7 +370,8 @@ def read_nonmem(
         original, content = read_rows(path)
         known, fingerprint = read_provenance(path, content), sha256(content)
     records = check_records(original, where, columns, covariates, known)
-    used = _units(records, where, {**known.units, **(units or {})})
+    described = {n: known.units[own] for n, own in records.names.items() if own in known.units}
+    used = _units(records, where, {**known.units, **described, **(units or {})})
     ids = tuple(dict.fromkeys(records.frame["ID"]))
     return _trial(Source(records.frame, ids, used, records.covariates, known.levels, where, fingerprint))
 
@@ -330,6 +393,19 @@ def _units(records: Records, where: str, units: Mapping[str, str]) -> dict[str, 
     return {name: units[name] for name in names}
 
 
+def _bucket(size: int) -> int:
+    return 1 << max(3, (size - 1).bit_length())
+
+
+def _filled(values: Array, size: int, blank: float | int | str) -> Array:
+    """Return an array whose last axis is filled up, with a value or its own last one."""
+    array = np.asarray(values)
+    missing = [(0, 0)] * (array.ndim - 1) + [(0, size - array.shape[-1])]
+    if blank == "edge":
+        return np.pad(array, missing, mode="edge")
+    return np.pad(array, missing, constant_values=np.asarray(blank, dtype=array.dtype))
+
+
 def _places(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Return each row's subject and its place among the subject's records."""
     return pd.factorize(frame["ID"])[0], frame.groupby("ID", sort=False).cumcount().to_numpy()
@@ -348,13 +424,12 @@ def _trial(source: Source) -> Trial:
     dosed = frame["EVID"].isin([1, 4])
     level = frame["EVID"].eq(0)
     factor = unit_rules.concentration_factor(source.units["AMT"], source.units["DV"])
-    as_array = jax.tree.map(jnp.asarray, table)
-    return Trial(
-        time=jnp.asarray(grid),
-        recorded=jnp.asarray(recorded),
+    trial = Trial(
+        time=grid,
+        recorded=recorded,
         observations=_observations(frame[level], subject[level], record[level]),
-        events=as_array,
-        concentration_factor=jnp.asarray(1.0 if factor is None else factor),
+        events=table,
+        concentration_factor=np.asarray(1.0 if factor is None else factor),
         covariates={n: _covariate(frame[n].to_numpy(), subject, record, shape) for n in source.covariates},
         design=Design(
             infusions=bool((dosed & frame["RATE"].gt(0)).any()),
@@ -365,17 +440,20 @@ def _trial(source: Source) -> Trial:
         ),
         source=source._replace(ids=tuple(dict.fromkeys(frame["ID"]))),
     )
+    for array in jax.tree.leaves(trial):
+        array.setflags(write=False)
+    return trial
 
 
 def _observations(rows: pd.DataFrame, subject: np.ndarray, record: np.ndarray) -> Observations:
-    below = rows["BLQ"].eq(1).to_numpy()
+    below, measured = rows["BLQ"].eq(1).to_numpy(), rows["MDV"].eq(0).to_numpy()
     return Observations(
-        subject=jnp.asarray(subject),
-        record=jnp.asarray(record),
-        value=jnp.asarray(np.where(below | rows["DV"].isna(), 1.0, rows["DV"])),
-        measured=jnp.asarray(rows["MDV"].eq(0).to_numpy()),
-        below=jnp.asarray(below),
-        limit=jnp.asarray(rows["LLOQ"].fillna(1.0).to_numpy()),
+        subject=subject,
+        record=record,
+        value=np.where(measured & ~below, rows["DV"], 1.0),
+        measured=measured,
+        below=below,
+        limit=np.where(below, rows["LLOQ"], 1.0),
     )
 
 
@@ -387,4 +465,4 @@ def _covariate(
     first = pd.Series(values).groupby(subject).first().to_numpy()
     grid = np.repeat(pd.Series(values).groupby(subject).last().to_numpy()[:, None], shape[1], axis=1)
     grid[subject, record] = values
-    return jnp.asarray(first[:, None] if np.array_equal(last, values) else grid)
+    return first[:, None] if np.array_equal(last, values) else grid

@@ -52,7 +52,7 @@ class Convergence(NamedTuple):
             found.append(f"the effective sample size of {self.worst} is bulk {self.ess_bulk:.0f}, tail "
                          f"{self.ess_tail:.0f} (at least {MIN_ESS}): raise draws= or chains=")
         if self.divergences:
-            found.append(f"{self.divergences} divergent transitions: raise target_accept= (0.95, 0.99), "
+            found.append(f"{self.divergences} divergent transitions: raise target_accept= (0.98, 0.995), "
                          f"or lower centering= (0.5, 0) where subjects have few levels")
         return found
 

@@ -1,11 +1,12 @@
 """The log-density of a model on a trial, over one flat vector of unconstrained numbers."""
 
 import math
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 from numpyro import handlers
 from numpyro.distributions import biject_to
@@ -42,7 +43,7 @@ class Layout(NamedTuple):
     ----------
     latents : tuple of Latent
     centering : tuple of float
-        How each random effect is sampled, see `Coordinates`.
+        How each random effect is sampled, see `Coordinates`; empty: as it stands in the model.
     n_subjects : int
     """
 
@@ -65,7 +66,7 @@ class Layout(NamedTuple):
         """Return the length of the vector."""
         return self.n_population + self.n_subjects * self.n_individual
 
-    def blocks(self, vector: Vector) -> tuple[Vector, Float[Array, "s k"]]:
+    def blocks(self, vector: Vector) -> tuple[Float[Array, " p"], Float[Array, "s k"]]:
         """Return the population part, and the individual part as [subject, latent]."""
         n = self.n_population
         return vector[:n], vector[n:].reshape(self.n_subjects, self.n_individual)
@@ -90,7 +91,24 @@ class Layout(NamedTuple):
 
 
 def layout(model: Model, trial: Trial, centering: tuple[float, ...]) -> Layout:
-    """Return the layout of a model's latent sites; nothing is computed."""
+    """Return the layout of a model's latent sites; nothing is computed.
+
+    Raises
+    ------
+    ModelError
+        A site of the subject plate does not begin with the subject axis.
+    """
+    leaves, structure = jax.tree.flatten(trial.arrays())
+    shapes = tuple((np.shape(x), np.result_type(x)) for x in leaves)
+    return _laid_out(model, centering, structure, shapes)
+
+
+@lru_cache(maxsize=256)
+def _laid_out(
+    model: Model, centering: tuple[float, ...], structure: Any, leaves: tuple[Any, ...]
+) -> Layout:
+    shapes = [jax.ShapeDtypeStruct(shape, kind) for shape, kind in leaves]
+    trial = jax.tree.unflatten(structure, shapes)
     latents: list[Latent] = []
 
     def run(arrays: Trial) -> None:
@@ -106,13 +124,15 @@ def layout(model: Model, trial: Trial, centering: tuple[float, ...]) -> Layout:
             size = math.prod(shape[1:] if individual else shape)
             latents.append(Latent(name, tuple(shape), size, individual))
 
-    jax.eval_shape(run, trial.arrays())
+    jax.eval_shape(run, trial)
     latents.sort(key=lambda latent: latent.individual)
     return Layout(tuple(latents), centering, trial.n_subjects)
 
 
 def _sampled(model: Model, centering: tuple[float, ...]) -> Any:
     """Return the model that is sampled: levels observed, random effects in their coordinates."""
+    if not centering:
+        return conditioned(model)
     return Coordinates(conditioned(model), centering=jnp.asarray(centering))
 
 

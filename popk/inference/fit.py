@@ -38,7 +38,7 @@ def fit(
     warmup: int = 500,
     draws: int = 1000,
     centering: float | Mapping[str, float] = 0.75,
-    target_accept: float = 0.9,
+    target_accept: float = 0.95,
     max_depth: int = 10,
     progress: bool = True,
 ) -> xr.DataTree:

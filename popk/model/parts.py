@@ -7,12 +7,12 @@ from typing import Any
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from popk.model.sites import ModelError, check_name
 from popk.priors import Fixed, Prior, half_normal
 from popk.residual import Residual, ResidualError
-from popk.trial import Trial
+from popk.trial import Array, Trial
 from popk.variability import random_effects
 
 Typical = Float[Array, "..."] | float

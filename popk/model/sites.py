@@ -1,9 +1,12 @@
 """What does a model sample? Its sites by kind, their axes, and their values under given ones."""
 
+import traceback
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from numpyro import handlers
@@ -73,13 +76,25 @@ def describe(model: Model, trial: Trial) -> Sites:
     ModelError
         The model observes nothing, or a site bears the name of an axis.
     """
+    leaves, structure = jax.tree.flatten(trial.arrays())
+    return _described(model, structure, tuple((np.shape(x), np.result_type(x)) for x in leaves))
+
+
+@lru_cache(maxsize=256)
+def _described(model: Model, structure: Any, leaves: tuple[Any, ...]) -> Sites:
     seen: dict[str, Any] = {}
 
     def run(arrays: Trial) -> None:
         seeded = handlers.seed(model, jax.random.key(0))
         seen.update(handlers.trace(seeded).get_trace(arrays))
 
-    jax.eval_shape(run, trial.arrays())
+    shapes = [jax.ShapeDtypeStruct(shape, kind) for shape, kind in leaves]
+    try:
+        jax.eval_shape(run, jax.tree.unflatten(structure, shapes))
+    except Exception as error:  # a user's function may raise anything
+        if type(error).__module__.startswith("popk."):
+            raise
+        raise ModelError(_raised(model, error)) from error
     parameters: tuple[str, ...] = ()
     if "eta" in seen:
         parameters = seen["eta"]["infer"].get("parameters", ())
@@ -87,13 +102,22 @@ def describe(model: Model, trial: Trial) -> Sites:
     for name, message in seen.items():
         if message["type"] in ("sample", "deterministic"):
             check_name(name)
-            sites[name] = _site(name, message, trial)
+            sites[name] = _site(name, message)
     if not any(site.kind == "level" for site in sites.values()):
         raise ModelError("the model observes no levels; end it with popk.observe(trial, ...)")
     return Sites(sites, parameters)
 
 
-def _site(name: str, message: dict[str, Any], trial: Trial) -> Site:
+def _raised(model: Model, error: Exception) -> str:
+    """Return a sentence on an error that a model raised, with the line of the model."""
+    file = getattr(getattr(model, "__code__", None), "co_filename", None)
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
+    at = f" at {file} line {lines[-1]}" if lines else ""
+    first = str(error).strip().split("\n")[0]
+    return f"the model {getattr(model, '__name__', model)} raised {type(error).__name__}{at}: {first}"
+
+
+def _site(name: str, message: dict[str, Any]) -> Site:
     plates = {frame.dim: frame.name for frame in message["cond_indep_stack"]}
     shape = tuple(np.shape(message["value"]))
     if message["type"] == "deterministic":
@@ -176,3 +200,41 @@ def labelled(
         coords["subject"] = list(trial.ids)
     coords |= {axis: list(sites.parameters) for axis in ("parameter", "parameter2") if axis in used}
     return xr.Dataset(data, coords=coords)
+
+
+def posterior_values(
+    posterior: xr.DataTree, sites: Sites, trial: Trial, new_subjects: bool, draws: int | None
+) -> dict[str, Any]:
+    """Return the posterior's values of a model's sites, each [sample, *site shape].
+
+    Parameters
+    ----------
+    new_subjects : bool
+        Whether individual sites are left out, to be sampled.
+    draws : int or None
+        How many draws, spread evenly over chains and draws; None for all.
+
+    Raises
+    ------
+    ModelError
+        The posterior lacks a site, or a subject that is not new.
+    """
+    group = posterior["posterior"].dataset
+    wanted = sites.named("population") + ([] if new_subjects else sites.named("individual"))
+    missing = [n for n in wanted if n not in group]
+    if missing:
+        raise ModelError(f"the posterior lacks {', '.join(missing)}; was it fitted with this model?")
+    if not new_subjects:
+        strangers = [i for i in trial.ids if i not in group["subject"].values]
+        if strangers:
+            raise ModelError(f"ID {', '.join(strangers[:5])} is not in the posterior; "
+                             f"predict with new_subjects=True, or make a popk.Twin")
+        group = group.sel(subject=list(trial.ids))
+    count = group.sizes["chain"] * group.sizes["draw"]
+    chosen = np.linspace(0, count - 1, min(draws or count, count)).round().astype(int)
+    flat = {}
+    for name in wanted:
+        values = group[name].transpose("chain", "draw", ...).values
+        flat[name] = jnp.asarray(
+            values.reshape(count, *values.shape[2:])[chosen].reshape(len(chosen), *sites.all[name].shape))
+    return flat

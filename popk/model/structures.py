@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from popk.model.sites import ModelError
 from popk.solve import solve
@@ -15,7 +15,7 @@ from popk.structural.compartments import (
     TWO_COMPARTMENT_ORAL,
     Structure,
 )
-from popk.trial import Trial
+from popk.trial import Array, Trial
 
 Parameter = Float[Array, "..."] | float
 Dosing = Mapping[str, Parameter]

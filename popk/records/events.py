@@ -78,7 +78,7 @@ def event_table(frame: pd.DataFrame, subject: np.ndarray, record: np.ndarray) ->
     nth = pd.Series(rows).groupby(rows).cumcount().to_numpy()
     dose_time = time[rows] + nth * f["II"][rows]
     # Doses after the last record, or after a reset, never act, whatever their lag.
-    acts = (nth == 0) | ((dose_time <= last[rows]) & (dose_time < until[rows]))
+    acts = (nth == 0) | (dose_time <= np.minimum(last, until)[rows])
     rows, nth, dose_time = rows[acts], nth[acts], dose_time[acts]
     infused = f["RATE"][rows] > 0
     stop_rows = rows[infused]

@@ -61,11 +61,14 @@ class Records(NamedTuple):
         The table as it came.
     covariates : tuple of str
         The covariate columns.
+    names : dict of str to str
+        For each column that is used, its name in the table as it came.
     """
 
     frame: pd.DataFrame
     original: pd.DataFrame
     covariates: tuple[str, ...]
+    names: dict[str, str]
 
 
 def _dose(f: pd.DataFrame) -> "pd.Series[bool]":
@@ -151,19 +154,27 @@ def read_rows(path: Path) -> tuple[pd.DataFrame, bytes]:
         raise DataError(where, [Problem("", "it is empty; it needs a header and records")])
     separator = next((s for s in ",;\t" if s in lines[0][1]), None)
     texts = [line for _, line in lines]
-    cells = [line.split() for line in texts] if separator is None else list(
-        csv.reader(texts, delimiter=separator))
+    cells = [_fields(line, separator) for line in texts]
     header = [name.strip() for name in cells[0]]
     ragged = [
-        Problem("", f"it has {len(row)} fields where the header has {len(header)}", row=n)
-        for (n, _), row in zip(lines[1:], cells[1:], strict=True) if len(row) != len(header)
+        Problem("", f"it has {len(row)} fields where the header has {len(header)}" if row else
+                "its quotes do not match; write each record on one line", row=n)
+        for (n, _), row in zip(lines, cells, strict=True) if len(row) != len(header) or not row
     ]
     if ragged:
         raise DataError(where, ragged)
-    if len(lines) == 1:
-        raise DataError(where, [Problem("", "it has a header but no records")])
     stripped = [[cell.strip() for cell in row] for row in cells[1:]]
     return pd.DataFrame(stripped, columns=header, index=[n for n, _ in lines[1:]], dtype=str), content
+
+
+def _fields(line: str, separator: str | None) -> list[str]:
+    """Return the fields of a line; none where its quotes do not match."""
+    if separator is None:
+        return line.split()
+    try:
+        return next(csv.reader([line], delimiter=separator, strict=True))
+    except csv.Error:
+        return []
 
 
 def check_records(
@@ -195,7 +206,10 @@ def check_records(
     """
     if covariates is None:
         covariates = provenance.covariates if provenance else ()
+    covariates = tuple(dict.fromkeys(covariates))
     names = _names(original, where, columns or {}, covariates)
+    if not len(original):
+        raise DataError(where, [Problem("", "it has a header but no records")])
     frame, broken = _numbers(original, names)
     if broken:
         raise DataError(where, broken)
@@ -208,8 +222,8 @@ def check_records(
     broken = problems(frame, [*RULES, *missing])
     if broken:
         raise DataError(where, broken)
-    frame = frame.astype(dict.fromkeys(_INTEGER, int))
-    return Records(frame.reset_index(drop=True), original, tuple(covariates))
+    frame = frame[["ROW", *DEFAULTS, *covariates]].astype(dict.fromkeys(_INTEGER, int))
+    return Records(frame, original, covariates, names)
 
 
 def _names(
@@ -224,12 +238,16 @@ def _names(
         Problem(n, f"columns= names {n}, which is no standard column; use one of {', '.join(DEFAULTS)}")
         for n in columns if n not in DEFAULTS
     ]
-    found += [Problem(n, f"column {n}: {says}") for n, says in FOREIGN.items() if n in have]
+    found += [Problem(n, f"column {n}: {FOREIGN[n.upper()]}") for n in have
+              if n.upper() in FOREIGN and n not in columns.values()]
     names: dict[str, str] = {}
     for name in DEFAULTS:
         alike = [h for h in have if h == columns.get(name, name)]
         if not alike and name not in columns:  # lower-case headers are common
             alike = [h for h in have if h.upper() == name]
+        if len(set(alike)) > 1:
+            found.append(Problem(name, f"columns {', '.join(alike)} could both be {name}; name one with "
+                                       f"columns={{'{name}': ...}}"))
         if alike:
             names[name] = alike[0]
         elif name in REQUIRED or name in columns:
@@ -258,13 +276,12 @@ def _numbers(original: pd.DataFrame, names: Mapping[str, str]) -> tuple[pd.DataF
         values = np.full(len(frame), np.nan)
         for i, cell in enumerate(original[column]):
             values[i], complaint = _number(cell)
+            if name in _INTEGER and values[i] % 1 > 0:
+                complaint = "it must be a whole number"
             if complaint:
                 time = None if name == "TIME" else str(original[names["TIME"]].iloc[i])
                 says = f"{column} is {str(cell)!r}: {complaint}"
                 found.append(Problem(name, says, frame["ROW"].iloc[i], frame["ID"].iloc[i], time))
-            elif name in _INTEGER and values[i] == values[i] and values[i] % 1:
-                says = f"{column} is {cell}: it must be a whole number"
-                found.append(Problem(name, says, frame["ROW"].iloc[i], frame["ID"].iloc[i]))
         frame[name] = values
     order = {row: i for i, row in enumerate(frame["ROW"])}
     return frame, sorted(found, key=lambda problem: order[problem.row])
@@ -272,26 +289,25 @@ def _numbers(original: pd.DataFrame, names: Mapping[str, str]) -> tuple[pd.DataF
 
 def _label(cell: object) -> str:
     """Return an ID as text: 3, "3" and 3.0 are the same subject."""
-    text = "" if cell is None or cell != cell else str(cell).strip()
+    text = "" if _missing(cell) else str(cell).strip()
     whole, _, rest = text.partition(".")
-    return whole if whole.lstrip("-").isdigit() and not rest.strip("0") else "" if text == "." else text
+    return whole if whole.lstrip("-").isdigit() and not rest.strip("0") else text
+
+
+def _missing(cell: object) -> bool:
+    return cell.strip() in MISSING if isinstance(cell, str) else bool(np.all(pd.isna(cell)))
 
 
 def _number(cell: object) -> tuple[float, str]:
     """Return a cell as a number, and a complaint where it is neither a number nor missing."""
-    if isinstance(cell, str):
-        if cell.strip() in MISSING:
-            return np.nan, ""
-        try:
-            value = float(cell)
-        except ValueError:
-            return np.nan, "not a number; write . where it is missing, and code categories as numbers"
-        if value != value:
-            return np.nan, "not a number; write . where it is missing"
-    elif cell is None or cell is pd.NA or cell != cell:
-        return np.nan, ""  # in a DataFrame NaN means missing
-    else:
+    if _missing(cell):
+        return np.nan, ""
+    try:
         value = float(cell)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return np.nan, "not a number; write . where it is missing, and code categories as numbers"
+    if value != value:
+        return np.nan, "not a number; write . where it is missing"
     return (value, "") if np.isfinite(value) else (np.nan, "not finite; write . where it is missing")
 
 

@@ -32,7 +32,7 @@ class Problem(NamedTuple):
         """Return the problem on one line."""
         place = [
             "" if self.row is None else f"row {self.row}",
-            "" if self.id is None else f"ID {self.id}",
+            f"ID {self.id}" if self.id else "",
             "" if self.time is None else f"TIME {self.time}",
         ]
         return "  ".join([part for part in place if part] + [self.says])

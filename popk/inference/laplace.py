@@ -1,0 +1,241 @@
+r"""The Laplace approximation of one subject's random effects, population values being given.
+
+The mode of the joint density of random effects and levels is found by Levenberg-Marquardt steps on
+the Gauss-Newton curvature
+
+.. math:: H = J^T I J + P, \qquad J = \partial f / \partial u
+
+with I the expected information of each level on its prediction f and P the curvature of the prior. For
+normal errors this is the H of NONMEM's FOCE with INTERACTION.
+
+References
+----------
+.. [1] Wang Y (2007). Derivation of various NONMEM estimation methods. J Pharmacokinet Pharmacodyn
+   34:575-593. doi:10.1007/s10928-007-9060-6
+.. [2] Marquardt DW (1963). An algorithm for least-squares estimation of nonlinear parameters.
+   J Soc Indust Appl Math 11:431-441. doi:10.1137/0111030
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jaxtyping import Array, Float
+from numpyro import handlers
+from numpyro.distributions import biject_to
+
+from popk.inference.density import Layout, Vector, layout
+from popk.model.sites import Model, ModelError, conditioned, describe
+from popk.trial import Trial
+
+
+class Mode(NamedTuple):
+    """A posterior mode of one subject's unconstrained random effects.
+
+    Attributes
+    ----------
+    position : Float[Array, "k"]
+    joint : Float[Array, ""]
+        The joint log-density of random effects and levels there.
+    curvature : Float[Array, "k k"]
+        H, the inverse of the approximate posterior covariance.
+    gap : Float[Array, ""]
+        The Newton decrement left: twice what the quadratic approximation could still gain.
+    """
+
+    position: Vector
+    joint: Float[Array, ""]
+    curvature: Float[Array, "k k"]
+    gap: Float[Array, ""]
+
+
+class Terms(NamedTuple):
+    """The joint density of one subject, in parts."""
+
+    prior: Float[Array, ""]
+    likelihood: Float[Array, ""]
+    ipred: Float[Array, " o"]
+    information: Float[Array, " o"]
+    curvature: Float[Array, " o"]
+
+
+def individual_layout(model: Model, trial: Trial) -> Layout:
+    """Return the layout of one subject's random effects as they stand in the model.
+
+    Raises
+    ------
+    ModelError
+        The model has no random effects.
+    """
+    plan = layout(model, trial, ())
+    plan = plan._replace(latents=tuple(latent for latent in plan.latents if latent.individual))
+    if not plan.latents:
+        raise ModelError("the model has no random effects; give it popk.individual(trial, ...)")
+    return plan
+
+
+def terms(
+    model: Model, plan: Layout, arrays: Trial, population: Mapping[str, Any], vector: Vector
+) -> Terms:
+    """Return the joint density of one subject's random effects and levels, in parts.
+
+    Parameters
+    ----------
+    model, plan, arrays
+        The model, the layout of `individual_layout`, and a trial of one subject.
+    population : mapping of site to value
+    vector : Float[Array, "k"]
+        Unconstrained random effects.
+    """
+    substituted, jacobians = individualized(conditioned(model), plan, population, vector)
+    trace = handlers.trace(handlers.seed(substituted, jax.random.key(0))).get_trace(arrays)
+    own = [latent.name for latent in plan.latents]
+    prior = sum(jnp.sum(trace[n]["fn"].log_prob(trace[n]["value"])) for n in own) + sum(jacobians)
+    level = trace["DV"]
+    likelihood = level["fn"].log_prob(level["value"]).sum()
+    return Terms(prior, likelihood, level["fn"].ipred, level["fn"].information(), level["fn"].curvature())
+
+
+def individualized(
+    model: Model, plan: Layout, population: Mapping[str, Any], vector: Vector
+) -> tuple[Model, list[Any]]:
+    """Return the model with its latent sites given, and a list that its run fills with Jacobians.
+
+    Parameters
+    ----------
+    population : mapping of site to value
+    vector : Float[Array, "k"]
+        One subject's unconstrained random effects, laid out as `plan` says.
+    """
+    own, jacobians = plan.unflatten(vector), []
+
+    def choose(site: dict[str, Any]) -> Any:
+        if site["type"] != "sample" or site["name"] not in own:
+            return population.get(site["name"])
+        bijection, u = biject_to(site["fn"].support), own[site["name"]]
+        value = bijection(u)
+        jacobians.append(jnp.sum(bijection.log_abs_det_jacobian(u, value)))
+        return value
+
+    return handlers.substitute(model, substitute_fn=choose), jacobians
+
+
+def find_mode(
+    model: Model,
+    plan: Layout,
+    arrays: Trial,
+    population: Mapping[str, Any],
+    start: Vector,
+    tolerance: float = 1e-12,
+    max_steps: int = 100,
+) -> Mode:
+    """Return the mode of one subject's random effects; for use under jit and vmap.
+
+    Parameters
+    ----------
+    model, plan, arrays, population
+        See `terms`.
+    start : Float[Array, "k"]
+        Where the search begins.
+    tolerance : float
+        The Newton decrement at which it ends, in units of the log-density.
+    """
+    def joint(u):
+        t = terms(model, plan, arrays, population, u)
+        return t.prior + t.likelihood
+
+    def look(u):
+        value, slope = jax.value_and_grad(joint)(u)
+        jacobian = jax.jacfwd(lambda u: terms(model, plan, arrays, population, u).ipred)(u)
+        here = terms(model, plan, arrays, population, u)
+        prior = -jax.hessian(lambda u: terms(model, plan, arrays, population, u).prior)(u)
+        # A level far from its prediction curves more than expected: steps must know, H must not.
+        steep = jnp.maximum(here.information, here.curvature)
+        expected, observed = ((jacobian.T * w) @ jacobian + prior for w in (here.information, steep))
+        return value, slope, observed, expected
+
+    def step(state):
+        u, value, slope, curvature, expected, damping, _, n = state
+        damped = curvature + damping * jnp.diag(jnp.diagonal(curvature))
+        tried = u + jnp.linalg.solve(damped, slope)
+        new = look(tried)
+        better = new[0] > value  # False where the trial point is not finite
+        kept = jax.tree.map(lambda a, b: jnp.where(better, a, b), (tried, *new),
+                            (u, value, slope, curvature, expected))
+        damping = jnp.where(better, damping * 0.1, damping * 10 + 1e-3)
+        gap = kept[2] @ jnp.linalg.solve(kept[3], kept[2])
+        return (*kept, damping, gap, n + 1)
+
+    def unfinished(state):
+        damping, gap, n = state[-3:]
+        # Past a damping of 1e8 no step can help: the slope is rounding error.
+        return (gap > tolerance) & (n < max_steps) & (damping < 1e8)
+
+    value, slope, curvature, expected = look(start)
+    gap = slope @ jnp.linalg.solve(curvature, slope)
+    begin = (start, value, slope, curvature, expected, jnp.zeros_like(value), gap, 0)
+    u, value, _, _, expected, _, gap, _ = jax.lax.while_loop(unfinished, step, begin)
+    return Mode(u, value, expected, gap)
+
+
+def map_estimate(model: Model, trial: Trial, values: Mapping[str, Any]) -> xr.Dataset:
+    r"""Return each subject's posterior mode of eta, its covariance, and the objective.
+
+    With f the predictions and v the residual variances at the mode, N levels,
+
+    .. math::
+        OBJ = \sum_j \left[\frac{(y_j - f_j)^2}{v_j} + \ln v_j\right] + \eta^T\Omega^{-1}\eta
+        + \ln|\Omega| + \ln|H|
+
+    which is NONMEM's FOCE INTERACTION objective (without N ln 2 pi), and its posterior covariance
+    (ETC) is the inverse of H.
+
+    Parameters
+    ----------
+    model : Callable
+    trial : Trial
+    values : mapping of site to value
+        Every population value: ``CL_pop``, ``omega_CL``, ``corr``, ``sigma_additive``, ...
+
+    Returns
+    -------
+    Dataset
+        eta (subject, parameter), covariance (subject, parameter, parameter2), objective (subject).
+
+    Raises
+    ------
+    ModelError
+        A population value is missing, or the model has no random effects.
+    """
+    sites = describe(model, trial)
+    missing = [n for n in sites.named("population") if n not in values]
+    if missing:
+        raise ModelError(f"values lacks {', '.join(missing)}; give every population value")
+    if sites.named("individual") != ["eta"]:
+        raise ModelError("map_estimate needs popk.individual's random effects and no others; the model "
+                         f"has {', '.join(sites.named('individual')) or 'none'}")
+    plan = individual_layout(model, trial)._replace(n_subjects=1)
+    plan = plan._replace(latents=tuple(x._replace(shape=(1, *x.shape[1:])) for x in plan.latents))
+    population = {n: jnp.asarray(values[n], dtype=float) for n in sites.named("population")}
+    modes = _modes(model, plan, trial.by_subject(), population)
+    size, logdet = plan.size, np.linalg.slogdet(modes.curvature)[1]
+    levels = np.zeros(trial.n_subjects)
+    np.add.at(levels, np.asarray(trial.observations.subject), np.asarray(trial.observations.measured, dtype=float))
+    objective = -2 * np.asarray(modes.joint) - (levels + size) * np.log(2 * np.pi) + logdet
+    return xr.Dataset(
+        {"eta": (("subject", "parameter"), np.asarray(modes.position)),
+         "covariance": (("subject", "parameter", "parameter2"), np.linalg.inv(modes.curvature)),
+         "objective": ("subject", objective)},
+        coords={"subject": list(trial.ids), "parameter": list(sites.parameters),
+                "parameter2": list(sites.parameters)},
+    )
+
+
+@partial(jax.jit, static_argnames=("model", "plan"))
+def _modes(model, plan, stacked, population):
+    start = jnp.zeros(plan.size)
+    return jax.vmap(lambda arrays: find_mode(model, plan, arrays, population, start))(stacked)

@@ -1,0 +1,244 @@
+"""Does the model describe the levels? Fits, predictions and residuals, subject by subject."""
+
+import math
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from popk.diagnostics.residuals import predictions, trend
+from popk.diagnostics.residuals import residuals as weighted
+from popk.model.sites import ModelError
+from popk.plots.picture import (
+    BLUE,
+    INK,
+    MANY,
+    MUTED,
+    NORMAL,
+    SMALL,
+    VERMILLION,
+    Picture,
+    labels,
+    legend,
+    level_name,
+    logarithmic,
+    panels,
+    with_unit,
+)
+from popk.trial import Trial
+
+POINTS = {"s": 13, "facecolors": "none", "edgecolors": INK, "linewidths": 0.7}
+
+
+def individual_fits(
+    simulated: xr.DataTree, trial: Trial, interval: float = 0.9, *, log: bool = False
+) -> Figure:
+    """Return each subject's levels with the individual and the population prediction.
+
+    Parameters
+    ----------
+    simulated : DataTree
+        ``popk.predict(model, posterior, trial, seed=...)``, of the same subjects. Predictions of a
+        trial with more observation records (MDV 1) than `trial` make smoother curves.
+    trial : Trial
+        The trial whose levels are shown.
+    interval : float
+        The probability of the bands: of IPRED (dark), and of a new level DV (light).
+    log : bool
+        Whether levels are on a logarithmic axis.
+
+    Returns
+    -------
+    Figure
+        One panel a subject, all on the same axes. A level below the limit of quantification is a
+        triangle at its limit.
+
+    Raises
+    ------
+    ModelError
+        `simulated` is of new subjects, or lacks a subject of the trial.
+    """
+    group = simulated["posterior_predictive"].dataset
+    lacking = sorted(set(trial.ids) - set(group["ID"].values.astype(str)))
+    if int(simulated.attrs.get("new_subjects", 0)) or lacking:
+        raise ModelError(
+            f"there is no individual prediction of ID {', '.join(lacking[:5]) or 'anyone'}; call "
+            f"popk.predict on this trial with new_subjects=False"
+        )
+    tails = (0.5 - interval / 2, 0.5 + interval / 2)
+    picture, axes = _grid(trial, _limits(group, trial, tails, log=log), log=log)
+    for i, ax in enumerate(axes):
+        _curves(ax, group.isel(observation=group["ID"].values == trial.ids[i]), tails)
+        _levels(ax, trial, i)
+    legend(picture, axes[0], 6)
+    return picture
+
+
+def _limits(
+    group: xr.Dataset, trial: Trial, tails: tuple[float, float], *, log: bool
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return what all panels span, in time and level: the levels and the band of new ones."""
+    o = trial.observations
+    shown = np.where(o.below, o.limit, o.value)[np.asarray(o.measured)]
+    low, high = np.quantile(group["DV"].values, tails, axis=0)
+    times = np.concatenate([group["TIME"].values, np.asarray(trial.time)[np.asarray(trial.recorded)]])
+    start, end = float(times.min()), float(times.max())
+    pad = 0.03 * (end - start)
+    top = 1.05 * float(max(shown.max(), high.max()))
+    bottom = min(0.0, float(shown.min()))
+    if log:  # down to the lowest level: bands may reach 0 and below
+        bottom = 0.7 * float(shown[shown > 0].min())
+    return (start - pad, end + pad), (bottom, top)
+
+
+def _grid(
+    trial: Trial, limits: tuple[tuple[float, float], tuple[float, float]], *, log: bool
+) -> tuple[Picture, list[Axes]]:
+    """Return a figure of one panel a subject, with the same limits on all of them.
+
+    Space is shared out by hand, in inches, and axes are not linked: with 60 panels Matplotlib's
+    layout engine takes 10 s, its shared axes another 5.
+    """
+    count = trial.n_subjects
+    columns = min(6, max(2, math.ceil(math.sqrt(1.4 * count))), count)
+    rows = math.ceil(count / columns)
+    width, height = 10.0, 1.05 + (2.0 if columns < 6 else 1.5) * rows
+    picture, axes = panels(rows, columns, (width, height), layout=None)
+    picture.subplots_adjust(
+        left=0.7 / width, right=1 - 0.1 / width, top=1 - 0.5 / height, bottom=0.55 / height,
+        wspace=0.1, hspace=0.25,
+    )  # fmt: skip
+    for i, ax in enumerate(axes.flat):
+        if i >= count:
+            ax.set_visible(False)
+            continue
+        ax.set(xlim=limits[0], ylim=limits[1])
+        if log:
+            logarithmic(ax, "y")
+        else:
+            ax.yaxis.set_major_locator(MaxNLocator(4))
+        ax.xaxis.set_major_locator(MaxNLocator(5))
+        ax.tick_params(labelbottom=i + columns >= count, labelleft=i % columns == 0)
+        ax.set_title(f"ID {trial.ids[i]}", fontsize=SMALL, color=INK, loc="left", pad=2)
+    text = {"fontsize": NORMAL, "color": INK}
+    picture.supxlabel(with_unit("Time", trial.units["TIME"]), y=0.08 / height, **text)
+    picture.supylabel(with_unit(level_name(trial), trial.units["DV"]), x=0.01, **text)
+    return picture, list(axes.flat[:count])
+
+
+def _curves(ax: Axes, own: xr.Dataset, tails: tuple[float, float]) -> None:
+    """Draw one subject's predictions; time that goes back (a new occasion) breaks the curves."""
+    percent = f"{100 * (tails[1] - tails[0]):g}%"
+    back = np.flatnonzero(np.diff(own["TIME"].values) < 0) + 1
+    for i, part in enumerate(np.split(np.arange(own.sizes["observation"]), back)):
+        one = own.isel(observation=part)
+        time = one["TIME"].values
+        level, person = (np.quantile(one[name].values, tails, axis=0) for name in ("DV", "IPRED"))
+        middle = one[["IPRED", "PRED"]].median("sample")
+        name = (lambda text: text) if i == 0 else (lambda text: f"_{text}")  # noqa: E731
+        fill = {"color": BLUE, "linewidth": 0}
+        ax.fill_between(time, *level, alpha=0.13, label=name(f"{percent} of new levels"), **fill)
+        ax.fill_between(time, *person, alpha=0.38, label=name(f"{percent} of IPRED"), **fill)
+        ax.plot(time, middle["PRED"], color=MUTED, lw=0.9, ls=(0, (4, 2)), label=name("PRED"))
+        ax.plot(time, middle["IPRED"], color=BLUE, lw=1.2, label=name("IPRED"))
+
+
+def _levels(ax: Axes, trial: Trial, subject: int) -> None:
+    o = trial.observations
+    own = np.asarray(o.measured) & (np.asarray(o.subject) == subject)
+    time = np.asarray(trial.time)[subject, np.asarray(o.record)]
+    below = np.asarray(o.below)
+    seen, hidden = own & ~below, own & below
+    value, limit = np.asarray(o.value), np.asarray(o.limit)
+    ax.scatter(time[seen], value[seen], zorder=3, label="observed", **POINTS)
+    if below.any():
+        name = "below the limit of quantification"
+        ax.scatter(time[hidden], limit[hidden], zorder=3, marker="v", label=name, **POINTS)
+
+
+def observed_predicted(simulated: xr.DataTree, trial: Trial, *, log: bool = False) -> Figure:
+    """Return observed levels against PRED and against IPRED, with the line of identity.
+
+    Parameters
+    ----------
+    simulated : DataTree
+        ``popk.predict(model, posterior, trial, seed=...)``, of the same subjects.
+    trial : Trial
+        The trial that was predicted.
+    log : bool
+        Whether both axes are logarithmic; what is not positive is then not shown.
+
+    Raises
+    ------
+    ModelError
+        `simulated` is of new subjects or of another trial.
+    """
+    data = predictions(simulated, trial)
+    picture, axes = panels(1, 2, (8, 4), sharex=True, sharey=True)
+    unit, level = trial.units["DV"], data["DV"].values
+    for ax, name in zip(axes.flat, ("PRED", "IPRED"), strict=True):
+        x = data[name].values
+        shown = (x > 0) & (level > 0) if log else np.isfinite(x)
+        ends = _ends(np.concatenate([x[shown], level[shown]]), log=log)
+        ax.plot(ends, ends, color=MUTED, lw=1, ls=(0, (4, 2)), label="identity")
+        ax.scatter(x[shown], level[shown], rasterized=x.size > MANY, label="level", **POINTS)
+        scale, back = (np.log, np.exp) if log else (np.asarray, np.asarray)
+        middle = [back(v) for v in trend(scale(x[shown]), scale(level[shown]))]
+        ax.plot(*middle, color=VERMILLION, lw=1.4, label="local trend")
+        if log:
+            logarithmic(ax, "xy")
+        ax.set_aspect("equal")
+        kind = {"PRED": "Population prediction PRED", "IPRED": "Individual prediction IPRED"}[name]
+        labels(ax, with_unit(kind, unit), with_unit(f"Observed {level_name(trial).lower()}", unit))
+        ax.label_outer()
+    legend(picture, axes[0, 0], 3)
+    return picture
+
+
+def _ends(values: np.ndarray, *, log: bool) -> tuple[float, float]:
+    low, high = float(values.min()), float(values.max())
+    return (low, high) if log else (min(low, 0.0), high)
+
+
+def residuals(simulated: xr.DataTree, posterior: xr.DataTree, trial: Trial) -> Figure:
+    """Return individual weighted residuals against time and against IPRED.
+
+    Parameters
+    ----------
+    simulated : DataTree
+        ``popk.predict(model, posterior, trial, seed=...)``, of the same subjects.
+    posterior : DataTree
+        As `popk.fit` returns it.
+    trial : Trial
+        The trial that was predicted.
+
+    Returns
+    -------
+    Figure
+        Lines at 0 and at 1.96 sd, between which 95% of the residuals of a right model lie.
+
+    Raises
+    ------
+    ModelError
+        `simulated` does not fit, or the residual error is none of popk's.
+    """
+    data = weighted(simulated, posterior, trial)
+    data = data.isel(observation=np.isfinite(data["IWRES"].values))
+    picture, axes = panels(1, 2, (9, 3.4), sharey=True)
+    y = data["IWRES"].values
+    for ax, name in zip(axes.flat, ("TIME", "IPRED"), strict=True):
+        x = data[name].values
+        ax.axhline(0, color=INK, lw=0.7)
+        for side, text in ((-1.96, "_"), (1.96, "±1.96 sd")):
+            ax.axhline(side, color=MUTED, lw=0.9, ls=(0, (4, 2)), label=text)
+        ax.scatter(x, y, rasterized=x.size > MANY, label="level", **POINTS)
+        ax.plot(*trend(x, y), color=VERMILLION, lw=1.4, label="local trend")
+        kind = {"TIME": "Time", "IPRED": "Individual prediction IPRED"}[name]
+        unit = trial.units["TIME" if name == "TIME" else "DV"]
+        labels(ax, with_unit(kind, unit), "IWRES (sd)")
+        ax.label_outer()
+    axes[0, 0].set_ylim(-1.1 * max(3.0, abs(y).max()), 1.1 * max(3.0, abs(y).max()))
+    legend(picture, axes[0, 0], 3)
+    return picture

@@ -1,0 +1,165 @@
+"""The shell: what it prints, and that bad input is one sentence and exit code 2."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import popk
+from popk import cli
+
+ROOT = Path(__file__).parents[1]
+MODEL = str(ROOT / "models" / "theophylline.py")
+DATA = str(ROOT / "data" / "theophylline.csv")
+UNITS = ["-u", "TIME=h", "-u", "AMT=mg", "-u", "DV=mg/L"]
+SHORT = ["--chains", "2", "--warmup", "200", "--draws", "200", "--quiet"]
+
+
+def shell(capsys, monkeypatch, *arguments):
+    """Run a command in this process; return its exit code, output and errors."""
+    monkeypatch.setattr(sys, "argv", ["popk", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    out, err = capsys.readouterr()
+    return stop.value.code or 0, out, err
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, theophylline_model, theophylline_posterior, theophylline):
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    return str(popk.save_run(folder, theophylline_model, theophylline_posterior, theophylline).path)
+
+
+def test_check_says_what_is_in_the_data_and_the_model(capsys, monkeypatch):
+    code, out, _ = shell(capsys, monkeypatch, "check", DATA, "--model", MODEL)
+    assert code == 0
+    assert "subjects: 12" in out
+    assert "levels: 132" in out
+    assert "population: CL_pop, V_pop, KA_pop, omega_CL" in out
+
+
+def test_a_short_fit_makes_a_whole_run_folder_and_exits_3(capsys, monkeypatch, tmp_path):
+    out = tmp_path / "run"
+    code, text, err = shell(capsys, monkeypatch, "fit", MODEL, DATA, "--out", str(out), *SHORT)
+    assert code == 3
+    assert "NOT CONVERGED" in err
+    assert "CL_pop" in text
+    names = {file.name for file in out.iterdir()}
+    assert names == {"posterior.nc", "run.json", "model.py", "trial.csv", "report.html"}
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+    opened = popk.open_run(out)
+    assert opened.info["convergence"]["converged"] is False
+    assert "NOT CONVERGED" in (out / "report.html").read_text().upper()
+
+
+def test_predict_prints_a_row_for_every_level(capsys, monkeypatch, run, tmp_path):
+    code, out, _ = shell(capsys, monkeypatch, "predict", run)
+    assert code == 0
+    assert len(out.splitlines()) == 133
+    path = tmp_path / "predictions.csv"
+    shell(capsys, monkeypatch, "predict", run, "--new-subjects", "--out", str(path))
+    table = pd.read_csv(path, na_values=".")
+    assert len(table) == 132
+    assert (table["DV_lower"] <= table["DV_median"]).all()
+    assert (table["PRED_lower"] <= table["PRED_upper"]).all()
+
+
+def test_twin_prints_parameters_and_a_forecast(capsys, monkeypatch, run):
+    arguments = ("twin", run, DATA, "--id", "3", "--times", "0:24:12")
+    code, out, _ = shell(capsys, monkeypatch, *arguments)
+    assert code == 0
+    assert out.startswith("Twin of ID 3: 11 levels")
+    assert [line.split()[0] for line in out.splitlines()[-3:]] == ["0", "12", "24"]
+
+
+def test_doctor_says_versions_devices_and_precision(capsys, monkeypatch):
+    code, out, _ = shell(capsys, monkeypatch, "doctor")
+    assert code == 0
+    for words in ("popk 0.1.0", "jax ", "devices: cpu", "precision: float64", "compiled programs:"):
+        assert words in out
+
+
+def test_the_module_runs_and_every_command_has_an_example():
+    for command in ("check", "fit", "report", "predict", "twin", "doctor"):
+        help_text = subprocess.run(
+            [sys.executable, "-m", "popk", command, "--help"], capture_output=True, text=True,
+            check=True, cwd=ROOT,
+        ).stdout  # fmt: skip
+        assert f"Example: popk {command}" in help_text
+
+
+GOOD = "ID,TIME,EVID,AMT,DV,MDV,WT\n1,0,1,100,.,1,70\n1,1,0,.,5,0,70\n1,2,0,.,4,0,70\n"
+BAD_TABLES = {
+    "is empty": "",
+    "column TIME is missing": "ID,EVID,AMT,DV\n1,1,100,.\n",
+    "DV is 'abc': not a number": GOOD.replace(".,5,", ".,abc,"),
+    "AMT is -100; a dose must be positive": GOOD.replace("100", "-100"),
+    "TIME goes back": GOOD.replace("1,2,0", "1,0.5,0"),
+    "AMT is 0 on a dose": GOOD.replace("100", "0"),
+    "EVID is 9": GOOD.replace("1,2,0", "1,2,9"),
+    "DV is missing on an observation": GOOD.replace(".,4,", ".,.,"),
+    "column DV stands 2 times": GOOD.replace("WT", "DV"),
+    "ID 1 was already used": GOOD + "2,0,0,.,3,0,70\n1,3,0,.,3,0,70\n",
+    "WT is missing": GOOD.replace("4,0,70", "4,0,."),
+    "DV is 'nan'": GOOD.replace(".,4,", ".,nan,"),
+    "DV is 'inf'": GOOD.replace(".,4,", ".,inf,"),
+}
+
+
+@pytest.mark.parametrize("says", BAD_TABLES)
+def test_bad_data_are_one_clear_error_and_exit_2(capsys, monkeypatch, tmp_path, says):
+    path, out = tmp_path / "bad.csv", tmp_path / "run"
+    path.write_text(BAD_TABLES[says])
+    arguments = ("fit", MODEL, str(path), "--out", str(out), "--covariates", "WT", *UNITS, "-u", "WT=kg")
+    code, _, err = shell(capsys, monkeypatch, *arguments)
+    assert code == 2
+    assert err.startswith("popk: ")
+    assert "bad.csv" in err
+    assert says in err
+    assert not out.exists()
+
+
+BAD_MODELS = {
+    "has no model function": "x = 1\n",
+    "has 2 model functions": "def a(trial): pass\ndef b(trial): pass\n",
+    "raised ZeroDivisionError": "1 / 0\n",
+    "observes no levels": "def a(trial): pass\n",
+    "the model a raised TypeError at": "def a(trial):\n    return 1 + 'x'\n",
+    "WT is no covariate": "def a(trial):\n    trial.covariate('WT')\n",
+}
+
+
+@pytest.mark.parametrize("says", BAD_MODELS)
+def test_a_bad_model_is_one_clear_error_and_exit_2(capsys, monkeypatch, tmp_path, says):
+    data, model, out = tmp_path / "good.csv", tmp_path / "model.py", tmp_path / "run"
+    data.write_text(GOOD)
+    model.write_text(BAD_MODELS[says])
+    arguments = ("fit", str(model), str(data), "--out", str(out), *UNITS)
+    code, _, err = shell(capsys, monkeypatch, *arguments)
+    assert code == 2
+    assert says in err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["check", "none.csv"], "there is no such file"),
+        (["fit", "none.py", DATA, "--out", "x"], "there is no model file none.py"),
+        (["fit", MODEL, DATA, "--out", "/dev/null/run"], "cannot be written"),
+        (["fit", MODEL, DATA, "--out", "{run}"], "exists; choose another folder"),
+        (["report", "nowhere"], "nowhere is no run folder"),
+        (["twin", "{run}", DATA, "--times", "0:24:2"], "a twin is of one patient"),
+        (["twin", "{run}", DATA, "--id", "99", "--times", "1"], "has no ID 99"),
+        (["twin", "{run}", DATA, "--id", "3", "--times", "soon"], "write FROM:TO:STEP"),
+        (["check", DATA, "-u", "DV"], "write NAME=VALUE"),
+        (["check", DATA, "-u", "DV=furlong per fortnigth"], "is not a unit"),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence_and_exit_2(capsys, monkeypatch, run, arguments, says):
+    code, _, err = shell(capsys, monkeypatch, *(a.replace("{run}", run) for a in arguments))
+    assert code == 2
+    assert says in err
+    assert "Traceback" not in err
