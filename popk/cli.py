@@ -21,12 +21,24 @@ app = typer.Typer(
 
 NOT_CONVERGED = 3
 
-Units = Annotated[list[str] | None, typer.Option(
-    "--unit", "-u", help="The unit of a column, such as DV=mg/L; else from DATA's .toml.")]
-Columns = Annotated[list[str] | None, typer.Option(
-    "--column", "-c", help="The name of a standard column in the file, such as DV=CONC.")]
-Covariates = Annotated[str | None, typer.Option(
-    "--covariates", help="Covariate columns, separated by commas; else from DATA's .toml.")]
+Units = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--unit", "-u", help="The unit of a column, such as DV=mg/L; else from DATA's .toml."
+    ),
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column", "-c", help="The name of a standard column in the file, such as DV=CONC."
+    ),
+]
+Covariates = Annotated[
+    str | None,
+    typer.Option(
+        "--covariates", help="Covariate columns, separated by commas; else from DATA's .toml."
+    ),
+]
 Data = Annotated[Path, typer.Argument(help="A NONMEM-layout table.")]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder that popk fit made.")]
 
@@ -45,7 +57,9 @@ def _trial(data: Path, units: Any, columns: Any, covariates: str | None) -> Any:
     from popk.trial import read_nonmem
 
     return read_nonmem(
-        data, units=_pairs(units, "--unit"), columns=_pairs(columns, "--column"),
+        data,
+        units=_pairs(units, "--unit"),
+        columns=_pairs(columns, "--column"),
         covariates=None if covariates is None else [c for c in covariates.split(",") if c],
     )
 
@@ -53,7 +67,9 @@ def _trial(data: Path, units: Any, columns: Any, covariates: str | None) -> Any:
 @app.command()
 def check(
     data: Data,
-    model: Annotated[Path | None, typer.Option("--model", "-m", help="Also check a model on it.")] = None,
+    model: Annotated[
+        Path | None, typer.Option("--model", "-m", help="Also check a model on it.")
+    ] = None,
     unit: Units = None,
     column: Columns = None,
     covariates: Covariates = None,
@@ -80,13 +96,18 @@ def check(
 def fit(
     model: Annotated[Path, typer.Argument(help="A Python file with one model function.")],
     data: Data,
+    *,
     out: Annotated[Path, typer.Option("--out", "-o", help="The run folder to make.")],
     seed: Annotated[int, typer.Option(help="The same seed gives the same draws.")] = 1,
     chains: Annotated[int, typer.Option(min=1)] = 4,
-    warmup: Annotated[int, typer.Option(min=1)] = 500,
-    draws: Annotated[int, typer.Option(min=1)] = 1000,
-    centering: Annotated[float, typer.Option(help="0 not centred, 1 centred.", min=0, max=1)] = 0.75,
-    target_accept: Annotated[float, typer.Option(help="Higher is slower and safer.", min=0.5, max=0.999)] = 0.95,
+    warmup: Annotated[int, typer.Option(min=1)] = 1000,
+    draws: Annotated[int, typer.Option(min=1)] = 2000,
+    centering: Annotated[
+        float, typer.Option(help="0 not centred, 1 centred.", min=0, max=1)
+    ] = 0.75,
+    target_accept: Annotated[
+        float, typer.Option(help="Higher is slower and safer.", min=0.5, max=0.999)
+    ] = 0.95,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing run folder.")] = False,
     report: Annotated[bool, typer.Option(help="Write report.html as well.")] = True,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
@@ -109,14 +130,27 @@ def fit(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", category=UserWarning)  # said below, and in the report
             posterior = sample(
-                function, trial, seed=seed, chains=chains, warmup=warmup, draws=draws,
-                centering=centering, target_accept=target_accept, progress=not quiet,
+                function,
+                trial,
+                seed=seed,
+                chains=chains,
+                warmup=warmup,
+                draws=draws,
+                centering=centering,
+                target_accept=target_accept,
+                progress=not quiet,
             )
         verdict = convergence(posterior)
-        write_run(folder, function, posterior, trial, {
-            "command": shlex.join(["popk", *sys.argv[1:]]),
-            "convergence": {**verdict._asdict(), "converged": verdict.converged},
-        })
+        write_run(
+            folder,
+            function,
+            posterior,
+            trial,
+            {
+                "command": shlex.join(["popk", *sys.argv[1:]]),
+                "convergence": {**verdict._asdict(), "converged": verdict.converged},
+            },
+        )
         if report:
             _report(function, posterior, trial, folder / "report.html")
     _print_fit(posterior, verdict, out)
@@ -137,8 +171,10 @@ def _print_fit(posterior: Any, verdict: Any, out: Path) -> None:
     typer.echo(f"\n{out}: {', '.join(sorted(p.name for p in out.iterdir()))}")
     typer.echo(f"fitted in {posterior.attrs['wall_time_s']:.1f} s")
     if verdict.converged:
-        typer.echo(f"converged: R-hat at most {verdict.rhat:.3f}, bulk ESS at least "
-                   f"{verdict.ess_bulk:.0f}, no divergence")
+        typer.echo(
+            f"converged: R-hat at most {verdict.rhat:.3f}, bulk ESS at least "
+            f"{verdict.ess_bulk:.0f}, no divergence"
+        )
     else:
         typer.echo("NOT CONVERGED: do not use this posterior yet", err=True)
         for problem in verdict.problems():
@@ -146,13 +182,17 @@ def _print_fit(posterior: Any, verdict: Any, out: Path) -> None:
 
 
 def _rounded(table: Any) -> Any:
-    return table.map(lambda x: f"{x:.4g}" if isinstance(x, float) and x == x else "" if x != x else x)
+    return table.map(
+        lambda x: f"{x:.4g}" if isinstance(x, float) and x == x else "" if x != x else x
+    )
 
 
 @app.command()
 def report(
     run: RunFolder,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="By default report.html in the run.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="By default report.html in the run.")
+    ] = None,
 ) -> None:
     """Write the HTML report of a run.
 
@@ -169,10 +209,19 @@ def report(
 @app.command()
 def predict(
     run: RunFolder,
-    data: Annotated[Path | None, typer.Argument(help="Other records; by default the run's own.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="A CSV; by default it is printed.")] = None,
-    new_subjects: Annotated[bool, typer.Option(help="Predict new people, not those of the fit.")] = False,
-    interval: Annotated[float, typer.Option(help="Of the prediction interval.", min=0.01, max=0.999)] = 0.9,
+    data: Annotated[
+        Path | None, typer.Argument(help="Other records; by default the run's own.")
+    ] = None,
+    *,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="A CSV; by default it is printed.")
+    ] = None,
+    new_subjects: Annotated[
+        bool, typer.Option(help="Predict new people, not those of the fit.")
+    ] = False,
+    interval: Annotated[
+        float, typer.Option(help="Of the prediction interval.", min=0.01, max=0.999)
+    ] = 0.9,
     seed: Annotated[int, typer.Option()] = 1,
     unit: Units = None,
     column: Columns = None,
@@ -187,11 +236,16 @@ def predict(
 
     opened = open_run(run)
     trial = opened.trial if data is None else _trial(data, unit, column, covariates)
-    simulated = simulate(opened.model, opened.posterior, trial, seed=seed, new_subjects=new_subjects)
+    simulated = simulate(
+        opened.model, opened.posterior, trial, seed=seed, new_subjects=new_subjects
+    )
     levels = simulated["posterior_predictive"].dataset
     low = (1 - interval) / 2
-    table = levels[["ID", "TIME"]].to_dataframe()[["ID", "TIME"]].assign(
-        DV_OBSERVED=simulated["observed_data"]["DV"].values)
+    table = (
+        levels[["ID", "TIME"]]
+        .to_dataframe()[["ID", "TIME"]]
+        .assign(DV_OBSERVED=simulated["observed_data"]["DV"].values)
+    )
     for name in ("PRED", "IPRED", "DV"):
         for label, q in (("lower", low), ("median", 0.5), ("upper", 1 - low)):
             table[f"{name}_{label}"] = levels[name].quantile(q, "sample").values
@@ -206,8 +260,11 @@ def predict(
 def twin(
     run: RunFolder,
     patient: Annotated[Path, typer.Argument(help="The records of one patient so far.")],
+    *,
     times: Annotated[str, typer.Option(help="FROM:TO:STEP, or times separated by commas.")],
-    id: Annotated[str | None, typer.Option(help="Which patient, where the file has several.")] = None,
+    id: Annotated[
+        str | None, typer.Option(help="Which patient, where the file has several.")
+    ] = None,
     interval: Annotated[float, typer.Option(help="Of the forecast.", min=0.01, max=0.999)] = 0.9,
     seed: Annotated[int, typer.Option()] = 1,
     unit: Units = None,
@@ -234,10 +291,14 @@ def twin(
     quantiles = forecast.quantile([low, 0.5, 1 - low], "sample")
     unit_of = trial.units
     typer.echo(f"\nForecast [{unit_of['DV']}], median and {100 * interval:g}% interval")
-    typer.echo(f"{'TIME [' + unit_of['TIME'] + ']':>12} {'concentration':>26} {'measured level':>26}")
+    typer.echo(
+        f"{'TIME [' + unit_of['TIME'] + ']':>12} {'concentration':>26} {'measured level':>26}"
+    )
     for i, time in enumerate(forecast["time"].values):
-        cells = [f"{m:.4g} ({a:.4g} to {b:.4g})" for a, m, b in
-                 (quantiles[name].values[:, i] for name in ("IPRED", "DV"))]
+        cells = [
+            f"{m:.4g} ({a:.4g} to {b:.4g})"
+            for a, m, b in (quantiles[name].values[:, i] for name in ("IPRED", "DV"))
+        ]
         typer.echo(f"{time:>12g} {cells[0]:>26} {cells[1]:>26}")
 
 
@@ -274,13 +335,17 @@ def doctor() -> None:
     devices = ", ".join(f"{d.platform} ({d.device_kind})" for d in jax.devices())
     typer.echo(f"devices: {devices}; {os.cpu_count()} processors")
     wide = jax.config.read("jax_enable_x64")
-    typer.echo(f"precision: {'float64' if wide else 'float32 (JAX_ENABLE_X64 is off: do not fit with it)'}")
+    typer.echo(
+        f"precision: {'float64' if wide else 'float32 (JAX_ENABLE_X64 is off: do not fit with it)'}"
+    )
     folder = cache_folder()
     kept = list(folder.iterdir()) if folder.is_dir() else []
     size = sum(file.stat().st_size for file in kept if file.is_file()) / 1e6
     writable = os.access(next(p for p in (folder, *folder.parents) if p.exists()), os.W_OK)
-    typer.echo(f"compiled programs: {folder}, {len(kept)} files, {size:.1f} MB"
-               f"{'' if writable else ' (not writable: every start compiles anew)'}")
+    typer.echo(
+        f"compiled programs: {folder}, {len(kept)} files, {size:.1f} MB"
+        f"{'' if writable else ' (not writable: every start compiles anew)'}"
+    )
 
 
 def main() -> None:
@@ -290,8 +355,11 @@ def main() -> None:
     except (ValueError, OSError) as error:
         from popk.records.table import DataError
 
-        mendable = type(error) is ValueError or isinstance(error, OSError | DataError) or (
-            type(error).__module__.startswith("popk."))
+        mendable = (
+            type(error) is ValueError
+            or isinstance(error, OSError | DataError)
+            or (type(error).__module__.startswith("popk."))
+        )
         if not mendable:
             raise
         typer.echo(f"popk: {error}", err=True)

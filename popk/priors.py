@@ -16,7 +16,13 @@ Prior = float | Fixed | dist.Distribution
 
 
 def fixed(value: float) -> Fixed:
-    """Return a value that takes the place of a prior: the parameter is not estimated."""
+    """Return a value that takes the place of a prior: the parameter is not estimated.
+
+    Parameters
+    ----------
+    value : float
+        In the parameter's unit.
+    """
     return Fixed(float(value))
 
 
@@ -58,6 +64,8 @@ def half_normal(prior: Prior) -> Fixed | dist.Distribution:
     if isinstance(prior, Fixed | dist.Distribution):
         return prior
     if not prior > 0:
-        raise ValueError(f"{prior} is no scale of a half-normal prior: it must be positive; "
-                         f"popk.fixed({prior}) fixes the value itself")
+        raise ValueError(
+            f"{prior} is no scale of a half-normal prior: it must be positive; "
+            f"popk.fixed({prior}) fixes the value itself"
+        )
     return dist.HalfNormal(float(prior))

@@ -19,11 +19,11 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.scipy.stats import norm
-from jaxtyping import Array, Float
+from jaxtyping import Bool, Float
 from numpyro.distributions import constraints
 
 from popk.priors import Fixed, Prior, half_normal
-from popk.trial import Observations
+from popk.trial import Array, Observations
 
 Level = Float[Array, " o"]
 Sigmas = Mapping[str, Float[Array, "..."]]
@@ -55,8 +55,9 @@ def additive_error(additive: Prior) -> ResidualError:
     additive : float, Distribution or Fixed
         Scale of the half-normal prior of a, or its prior, or ``popk.fixed(a)`` [unit of DV].
     """
-    return ResidualError({"additive": half_normal(additive)},
-                         lambda f, additive: additive * jnp.ones_like(f))
+    return ResidualError(
+        {"additive": half_normal(additive)}, lambda f, additive: additive * jnp.ones_like(f)
+    )
 
 
 def proportional_error(proportional: Prior) -> ResidualError:
@@ -67,8 +68,9 @@ def proportional_error(proportional: Prior) -> ResidualError:
     proportional : float, Distribution or Fixed
         Scale of the half-normal prior of b, or its prior, or ``popk.fixed(b)`` [fraction].
     """
-    return ResidualError({"proportional": half_normal(proportional)},
-                         lambda f, proportional: proportional * f)
+    return ResidualError(
+        {"proportional": half_normal(proportional)}, lambda f, proportional: proportional * f
+    )
 
 
 def combined_error(additive: Prior, proportional: Prior) -> ResidualError:
@@ -95,7 +97,9 @@ def lognormal_error(sigma: Prior) -> ResidualError:
         Scale of the half-normal prior of the log-scale standard deviation, or its prior, or
         ``popk.fixed(...)``.
     """
-    return ResidualError({"log": half_normal(sigma)}, lambda f, log: log * jnp.ones_like(f), log=True)
+    return ResidualError(
+        {"log": half_normal(sigma)}, lambda f, log: log * jnp.ones_like(f), log=True
+    )
 
 
 class Residual(dist.Distribution):
@@ -116,7 +120,9 @@ class Residual(dist.Distribution):
     pytree_data_fields = ("ipred", "sigmas", "observations")
     pytree_aux_fields = ("error",)
 
-    def __init__(self, ipred: Level, sigmas: Sigmas, error: ResidualError, observations: Observations):
+    def __init__(
+        self, ipred: Level, sigmas: Sigmas, error: ResidualError, observations: Observations
+    ):
         self.ipred, self.sigmas, self.error, self.observations = ipred, sigmas, error, observations
         super().__init__(batch_shape=jnp.shape(ipred))
 
@@ -127,12 +133,14 @@ class Residual(dist.Distribution):
 
     def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Float[Array, "..."]:
         """Return levels as they would be measured without a limit of quantification."""
-        noise = jax.random.normal(key, sample_shape + self.batch_shape, dtype=jnp.result_type(float))
+        noise = jax.random.normal(
+            key, sample_shape + self.batch_shape, dtype=jnp.result_type(float)
+        )
         center, spread = self._normal(self.ipred)
         y = center + spread * noise
         return jnp.exp(y) if self.error.log else y
 
-    def log_prob(self, value: Level) -> Level:
+    def log_prob(self, value: Any, intermediates: Any = None) -> Level:
         """Return each level's log-likelihood: 0 if not measured, P(y < limit) if below it."""
         return self._log_prob(self._safe_ipred(), value)
 
@@ -146,17 +154,23 @@ class Residual(dist.Distribution):
         (_, spread), (center1, spread1) = jax.jvp(self._normal, (f,), (jnp.ones_like(f),))
         seen = (center1**2 + 2 * spread1**2) / spread**2
         below = jnp.maximum(self.curvature(), 0.0)
-        return jnp.where(o.measured, jnp.where(o.below, below, seen), 0.0)
+        return jnp.where(self._counts(), jnp.where(o.below, below, seen), 0.0)
 
     def curvature(self) -> Level:
         r"""Return each level's observed curvature, :math:`-\partial^2 \log p / \partial f^2` (any sign)."""
         o, f = self.observations, self._safe_ipred()
         slope = jax.grad(lambda x: self._log_prob(x, o.value).sum())
-        return jnp.where(o.measured, -jax.jvp(slope, (f,), (jnp.ones_like(f),))[1], 0.0)
+        return jnp.where(self._counts(), -jax.jvp(slope, (f,), (jnp.ones_like(f),))[1], 0.0)
+
+    def _counts(self) -> Bool[Array, " o"]:
+        # Where nothing is predicted and the error vanishes too, a level is below any limit for certain.
+        o, f = self.observations, self.ipred
+        nothing = (f == 0) & (self.error.log | (self.error.spread(f, **self.sigmas) == 0))
+        return o.measured & ~(o.below & nothing)
 
     def _safe_ipred(self) -> Level:
         # What does not count must not make a NaN gradient either: before the first dose f is 0.
-        return jnp.where(self.observations.measured, self.ipred, 1.0)
+        return jnp.where(self._counts(), self.ipred, 1.0)
 
     def _normal(self, f: Level) -> tuple[Level, Level]:
         return jnp.log(f) if self.error.log else f, self.error.spread(f, **self.sigmas)
@@ -170,4 +184,4 @@ class Residual(dist.Distribution):
         else:
             level, limit = norm.logpdf(value, center, spread), o.limit
         below = norm.logcdf((limit - center) / spread)
-        return jnp.where(o.measured, jnp.where(o.below, below, level), 0.0)
+        return jnp.where(self._counts(), jnp.where(o.below, below, level), 0.0)

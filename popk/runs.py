@@ -43,9 +43,10 @@ class RunError(ValueError):
 class Run:
     """A run folder that was opened with `open_run`.
 
-    Attributes
+    Parameters
     ----------
     path : Path
+        The folder.
     info : dict
         ``run.json``: hashes, versions, seed, settings, units, convergence.
     """
@@ -71,8 +72,12 @@ class Run:
         frame = read_nonmem(
             self.path / "trial.csv", units=given["units"], covariates=given["covariates"]
         ).to_dataframe()
-        frame.attrs = {"levels": given["levels"], "units": given["units"],
-                       "covariates": given["covariates"], "name": given["name"]}
+        frame.attrs = {
+            "levels": given["levels"],
+            "units": given["units"],
+            "covariates": given["covariates"],
+            "name": given["name"],
+        }
         return read_nonmem(frame)
 
     def __repr__(self) -> str:
@@ -82,6 +87,11 @@ class Run:
 
 def open_run(path: str | Path) -> Run:
     """Return a run folder, every file in it checked against its hash.
+
+    Parameters
+    ----------
+    path : path
+        The folder that `popk fit` or `save_run` made.
 
     Raises
     ------
@@ -97,15 +107,19 @@ def open_run(path: str | Path) -> Run:
         info = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         files = info["files"]
     except (OSError, json.JSONDecodeError, KeyError) as error:
-        raise RunError(f"{path} is no run folder: run.json is missing or unreadable; "
-                       f"make one with popk fit MODEL DATA --out {path}") from error
+        raise RunError(
+            f"{path} is no run folder: run.json is missing or unreadable; "
+            f"make one with popk fit MODEL DATA --out {path}"
+        ) from error
     for name, recorded in files.items():
         file = folder / name
         if not file.is_file():
             raise RunError(f"{file} is missing; fit again, or restore it")
         if sha256(file.read_bytes()) != recorded:
-            raise RunError(f"{file} is not the file that the fit wrote (its SHA-256 differs); fit again, "
-                           f"or restore it")
+            raise RunError(
+                f"{file} is not the file that the fit wrote (its SHA-256 differs); fit again, "
+                f"or restore it"
+            )
     return Run(folder, info)
 
 
@@ -151,7 +165,9 @@ def staged_run(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
         final.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
     except OSError as error:
-        raise RunError(f"{final} cannot be written: {error.strerror}; choose another folder") from error
+        raise RunError(
+            f"{final} cannot be written: {error.strerror}; choose another folder"
+        ) from error
     try:
         yield staging
         staging.chmod(0o755)
@@ -190,11 +206,19 @@ def write_run(
     frame.to_csv(folder / "trial.csv", index=False, na_rep=".")
     files = ("posterior.nc", "model.py", "trial.csv")
     info = {
-        **{k: json.loads(v) if k in ("settings", "versions") else v for k, v in posterior.attrs.items()
-           if k != "model_source"},
+        **{
+            k: json.loads(v) if k in ("settings", "versions") else v
+            for k, v in posterior.attrs.items()
+            if k != "model_source"
+        },
         "model": name,
-        "trial": {"name": trial.host.name, "sha256": trial.host.fingerprint, "units": trial.units,
-                  "covariates": list(trial.host.covariates), "levels": trial.host.levels},
+        "trial": {
+            "name": trial.host.name,
+            "sha256": trial.host.fingerprint,
+            "units": trial.units,
+            "covariates": list(trial.host.covariates),
+            "levels": trial.host.levels,
+        },
         **(more or {}),
         "files": {file: sha256((folder / file).read_bytes()) for file in files},
     }
@@ -230,9 +254,11 @@ def load_model(path: str | Path, name: str | None = None) -> Model:
     sys.modules[module_name] = module  # so that inspect finds its source and text
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # noqa: BLE001 - a user's file may raise anything
+    except Exception as error:
         del sys.modules[module_name]
-        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(file)]
+        lines = [
+            f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(file)
+        ]
         at = f" at line {lines[-1]}" if lines else ""
         raise RunError(f"{file}{at} raised {type(error).__name__}: {error}") from error
     found = {n: f for n, f in vars(module).items() if _is_model(n, f, module_name)}
@@ -241,16 +267,23 @@ def load_model(path: str | Path, name: str | None = None) -> Model:
     if len(found) == 1:
         return next(iter(found.values()))
     if found:
-        raise RunError(f"{file} has {len(found)} model functions ({', '.join(found)}); a model file has "
-                       f"one: begin the names of the others with an underscore")
-    raise RunError(f"{file} has no model function: define one whose only required argument is `trial`")
+        raise RunError(
+            f"{file} has {len(found)} model functions ({', '.join(found)}); a model file has "
+            f"one: begin the names of the others with an underscore"
+        )
+    raise RunError(
+        f"{file} has no model function: define one whose only required argument is `trial`"
+    )
 
 
 def _is_model(name: str, value: Any, module: str) -> bool:
     if name.startswith("_") or not inspect.isfunction(value) or value.__module__ != module:
         return False
-    required = [p.name for p in inspect.signature(value).parameters.values()
-                if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    required = [
+        p.name
+        for p in inspect.signature(value).parameters.values()
+        if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
     return required == ["trial"]
 
 
@@ -260,7 +293,9 @@ def _source(model: Model) -> str:
         file = inspect.getsourcefile(model)
         source = inspect.getsource(model)
     except (OSError, TypeError) as error:
-        raise RunError("the model's source cannot be read; define it in a file or a notebook cell") from error
+        raise RunError(
+            "the model's source cannot be read; define it in a file or a notebook cell"
+        ) from error
     module = inspect.getmodule(model)
     named = getattr(model, "__name__", "")
     if file and module and module.__name__ != "__main__":

@@ -15,7 +15,6 @@ from popk.model.sites import (
     Sites,
     describe,
     labelled,
-    posterior_values,
     values_of,
 )
 from popk.trial import Trial
@@ -56,22 +55,33 @@ def predict_at(model: Model, trial: Trial, values: Mapping[str, Any]) -> xr.Data
     recorded = np.asarray(trial.recorded)
     if np.isnan(ipred[recorded]).any():
         missing = [
-            n for n in needed
-            if np.isnan(_ipred(model, trial.arrays(), {**_ones(sites, needed), **given, n: blank[n]})[recorded]).any()
+            n
+            for n in needed
+            if np.isnan(
+                _ipred(model, trial.arrays(), {**_ones(sites, needed), **given, n: blank[n]})[
+                    recorded
+                ]
+            ).any()
         ]
         if missing:
             raise ModelError(f"values lacks {', '.join(missing)}, which the prediction depends on")
     return xr.DataArray(
-        np.where(recorded, ipred, np.nan), dims=("subject", "record"), name="IPRED",
-        coords={"subject": list(trial.ids),
-                "TIME": (("subject", "record"), np.where(recorded, trial.time, np.nan))},
+        np.where(recorded, ipred, np.nan),
+        dims=("subject", "record"),
+        name="IPRED",
+        coords={
+            "subject": list(trial.ids),
+            "TIME": (("subject", "record"), np.where(recorded, trial.time, np.nan)),
+        },
         attrs={"units": trial.units["DV"]},
     )
 
 
 def _ones(sites: Sites, names: list[str]) -> dict[str, Any]:
-    return {n: jnp.eye(sites.all[n].shape[0]) if n == "corr" else jnp.ones(sites.all[n].shape)
-            for n in names}
+    return {
+        n: jnp.eye(sites.all[n].shape[0]) if n == "corr" else jnp.ones(sites.all[n].shape)
+        for n in names
+    }
 
 
 @partial(jax.jit, static_argnames="model")
@@ -88,7 +98,9 @@ def _at_sites(values: Mapping[str, Any], sites: Sites, trial: Trial) -> dict[str
     sampled = sites.named("population", "individual")
     unknown = [n for n in values if n not in sampled]
     if unknown:
-        raise ModelError(f"the model does not sample {', '.join(unknown)}; it samples {', '.join(sampled)}")
+        raise ModelError(
+            f"the model does not sample {', '.join(unknown)}; it samples {', '.join(sampled)}"
+        )
     given = {n: jnp.zeros(sites.all[n].shape) for n in sites.named("individual")}
     for name, value in values.items():
         array, shape = jnp.asarray(value, dtype=float), sites.all[name].shape
@@ -144,8 +156,10 @@ def predict(
     arrays = trial.arrays()
     everyone = np.ones(len(trial.observations.value), dtype=bool)
     out = {k: np.asarray(v) for k, v in _predicted(model, arrays, given, keys).items()}
-    typical = {n: jnp.broadcast_to(jnp.zeros(sites.all[n].shape), (count, *sites.all[n].shape))
-               for n in sites.named("individual")}
+    typical = {
+        n: jnp.broadcast_to(jnp.zeros(sites.all[n].shape), (count, *sites.all[n].shape))
+        for n in sites.named("individual")
+    }
     pred = np.asarray(_predicted(model, arrays, {**given, **typical}, keys)["IPRED"])
     levels = labelled(out, sites, trial, ("sample",), everyone)
     levels["PRED"] = labelled({"IPRED": pred}, sites, trial, ("sample",), everyone)["IPRED"]
@@ -153,12 +167,19 @@ def predict(
         values.attrs["units"] = trial.units["DV"]
     measured = trial.observations.measured & ~trial.observations.below
     observed = {"DV": np.where(measured, trial.observations.value, np.nan)}
-    tree = xr.DataTree.from_dict({
-        "posterior_predictive": levels,
-        "observed_data": labelled(observed, sites, trial, (), everyone),
-    })
-    tree.attrs = {"model": posterior.attrs.get("model", ""), "trial": trial.host.name, "seed": seed,
-                  "new_subjects": int(new_subjects), "time_unit": trial.units["TIME"]}
+    tree = xr.DataTree.from_dict(
+        {
+            "posterior_predictive": levels,
+            "observed_data": labelled(observed, sites, trial, (), everyone),
+        }
+    )
+    tree.attrs = {
+        "model": posterior.attrs.get("model", ""),
+        "trial": trial.host.name,
+        "seed": seed,
+        "new_subjects": int(new_subjects),
+        "time_unit": trial.units["TIME"],
+    }
     return tree
 
 
@@ -170,3 +191,48 @@ def _predicted(model, arrays, given, keys):
         return {"DV": out["DV"], "IPRED": out["IPRED"]}
 
     return jax.lax.map(one, (given, keys), batch_size=32)
+
+
+def posterior_values(
+    posterior: xr.DataTree, sites: Sites, trial: Trial, new_subjects: bool, draws: int | None
+) -> dict[str, Any]:
+    """Return the posterior's values of a model's sites, each [sample, *site shape].
+
+    Parameters
+    ----------
+    new_subjects : bool
+        Whether individual sites are left out, to be sampled.
+    draws : int or None
+        How many draws, spread evenly over chains and draws; None for all.
+
+    Raises
+    ------
+    ModelError
+        The posterior lacks a site, or a subject that is not new.
+    """
+    group = posterior["posterior"].dataset
+    wanted = sites.named("population") + ([] if new_subjects else sites.named("individual"))
+    missing = [n for n in wanted if n not in group]
+    if missing:
+        raise ModelError(
+            f"the posterior lacks {', '.join(missing)}; was it fitted with this model?"
+        )
+    if not new_subjects:
+        strangers = [i for i in trial.ids if i not in group["subject"].values]
+        if strangers:
+            raise ModelError(
+                f"ID {', '.join(strangers[:5])} is not in the posterior; "
+                f"predict with new_subjects=True, or make a popk.Twin"
+            )
+        group = group.sel(subject=list(trial.ids))
+    count = group.sizes["chain"] * group.sizes["draw"]
+    chosen = np.linspace(0, count - 1, min(draws or count, count)).round().astype(int)
+    flat = {}
+    for name in wanted:
+        values = group[name].transpose("chain", "draw", ...).values
+        flat[name] = jnp.asarray(
+            values.reshape(count, *values.shape[2:])[chosen].reshape(
+                len(chosen), *sites.all[name].shape
+            )
+        )
+    return flat

@@ -7,6 +7,7 @@ respect to event times are right.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,7 @@ def solve(
     events: EventTable,
     n_records: int,
     design: Design,
+    *,
     F: Mapping[str, PerRecord] | None = None,
     lag: Mapping[str, PerRecord] | None = None,
 ) -> Float[Array, "r n"]:
@@ -60,16 +62,18 @@ def solve(
     stopped = jnp.where((events.kind == STOP) & counts, 1.0, 0.0)
     where = jax.nn.one_hot(into, len(number), dtype=P.dtype)
     bolus = where * (dosed * jnp.where(events.rate == 0, available * events.amount, 0.0))[:, None]
-    switch = where * ((dosed - stopped) * events.rate)[:, None]
+    # An infusion of nothing would end, by rounding, before the reset that it begins at.
+    rate = jnp.where(available > 1e-9, events.rate, 0.0)
+    switch = where * ((dosed - stopped) * rate)[:, None]
     keep = jnp.where(events.kind == RESET, 0.0, 1.0)
 
     def step(carry, event):
         amounts, inflow = carry
         P, Q, bolus, switch, keep = event
         # Sums of products, not matmul: XLA fuses them over subjects, 1.5 times faster at n = 3.
-        amounts = (P * amounts).sum(-1)
+        amounts = (P * amounts[None]).sum(-1)
         if design.infusions:
-            amounts = amounts + (Q * inflow).sum(-1)
+            amounts = amounts + (Q * inflow[None]).sum(-1)
         if design.resets:
             amounts, inflow = amounts * keep, inflow * keep
         amounts, inflow = amounts + bolus, inflow + switch
@@ -85,7 +89,7 @@ def _of_dose(
     default: float,
     number: Mapping[str, int],
     into: Int[Array, " e"],
-    record: Int[Array, " e"],
+    record: Any,
 ) -> Float[Array, " e"]:
     """Return a dosing parameter at each event: that of its compartment, at the record that brought it."""
     value = jnp.full(into.shape, default)

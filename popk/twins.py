@@ -26,8 +26,9 @@ import xarray as xr
 
 from popk.inference.compilation import keep_compiled
 from popk.inference.laplace import find_mode, individual_layout, individualized, terms
-from popk.model.sites import Model, ModelError, describe, posterior_values, values_of
+from popk.model.sites import Model, ModelError, describe, values_of
 from popk.records.table import DataError, Problem
+from popk.simulation import posterior_values
 from popk.trial import Trial, read_nonmem
 from popk.units import factor
 
@@ -63,6 +64,13 @@ class Twin:
     population_draws : int
         How many of the posterior's draws to use, spread evenly.
 
+    Attributes
+    ----------
+    pareto_k : float
+        Of the weights: below 0.7 they can be trusted.
+    ess : float
+        Their effective sample size, of 8 draws for each population draw.
+
     Raises
     ------
     ModelError
@@ -91,12 +99,19 @@ class Twin:
     def __post_init__(self) -> None:
         """Infer the patient's random effects."""
         if len(self.patient.ids) != 1:
-            raise ModelError(f"a twin is of one patient; the trial has {len(self.patient.ids)}: choose "
-                             f"one, trial['{self.patient.ids[0]}']")
+            raise ModelError(
+                f"a twin is of one patient; the trial has {len(self.patient.ids)}: choose "
+                f"one, trial['{self.patient.ids[0]}']"
+            )
         keep_compiled()
         arrays = self.patient.padded()
-        population = posterior_values(self.posterior, describe(self.model, arrays), self.patient,
-                                      new_subjects=True, draws=self.population_draws)
+        population = posterior_values(
+            self.posterior,
+            describe(self.model, arrays),
+            self.patient,
+            new_subjects=True,
+            draws=self.population_draws,
+        )
         key_draw, key_keep = jax.random.split(jax.random.key(self.seed))
         keys = jax.random.split(key_draw, len(next(iter(population.values()))))
         plan = individual_layout(self.model, arrays)
@@ -107,11 +122,14 @@ class Twin:
         draws["vector"] = np.asarray(positions).reshape(len(weights), -1)[chosen]
         self.__dict__.update(pareto_k=pareto_k, ess=float(1 / np.sum(weights**2)), _draws=draws)
         if not pareto_k <= MAX_PARETO_K:
-            warnings.warn(TwinWarning(
-                f"Pareto k of ID {self.id} is {pareto_k:.2f} (above {MAX_PARETO_K}): a few draws carry "
-                f"most of the weight. The patient may be unlike the population, or the model "
-                f"wrong for these records; refit the population with them"),
-                skip_file_prefixes=_HERE)
+            warnings.warn(
+                TwinWarning(
+                    f"Pareto k of ID {self.id} is {pareto_k:.2f} (above {MAX_PARETO_K}): a few draws carry "
+                    f"most of the weight. The patient may be unlike the population, or the model "
+                    f"wrong for these records; refit the population with them"
+                ),
+                skip_file_prefixes=_HERE,
+            )
 
     @property
     def id(self) -> str:
@@ -167,10 +185,15 @@ class Twin:
         level = values["DV"][:, np.flatnonzero(rows[future.host.frame["EVID"].eq(0)])]
         order = np.argsort(np.argsort(wanted, kind="stable"), kind="stable")
         unit = {"units": self.patient.units["DV"]}
-        data = {"IPRED": (("sample", "time"), ipred[:, order], unit),
-                "DV": (("sample", "time"), level[:, order], unit)}
-        return xr.Dataset(data, coords={"time": ("time", wanted, {"units": self.patient.units["TIME"]})},
-                          attrs={"ID": self.id, "pareto_k": self.pareto_k})
+        data = {
+            "IPRED": (("sample", "time"), ipred[:, order], unit),
+            "DV": (("sample", "time"), level[:, order], unit),
+        }
+        return xr.Dataset(
+            data,
+            coords={"time": ("time", wanted, {"units": self.patient.units["TIME"]})},
+            attrs={"ID": self.id, "pareto_k": self.pareto_k},
+        )
 
     @property
     def parameters(self) -> xr.Dataset:
@@ -181,21 +204,30 @@ class Twin:
         values, last = self._values(self.patient, 0), self.patient.n_records - 1
         names = describe(self.model, self.patient.padded()).parameters
         columns = {n: values[n].reshape(_KEPT, -1) for n in names}
-        return xr.Dataset({n: ("sample", x[:, min(last, x.shape[1] - 1)]) for n, x in columns.items()},
-                          attrs={"ID": self.id, "pareto_k": self.pareto_k})
+        return xr.Dataset(
+            {n: ("sample", x[:, min(last, x.shape[1] - 1)]) for n, x in columns.items()},
+            attrs={"ID": self.id, "pareto_k": self.pareto_k},
+        )
 
     def _values(self, trial: Trial, seed: int) -> dict[str, np.ndarray]:
         """Return the values of all sites on a trial of this patient, for each kept draw."""
         arrays = trial.padded()
-        values = _evaluated(self.model, individual_layout(self.model, arrays), arrays, self._draws,
-                            jax.random.split(jax.random.key(seed), _KEPT))
+        values = _evaluated(
+            self.model,
+            individual_layout(self.model, arrays),
+            arrays,
+            self._draws,
+            jax.random.split(jax.random.key(seed), _KEPT),
+        )
         return {name: np.asarray(value) for name, value in values.items()}
 
     def __repr__(self) -> str:
         """Return the patient, how many levels are known, and the parameters."""
         found = self.parameters
-        lines = [f"Twin of ID {self.id}: {int(self.patient.observations.measured.sum())} levels, "
-                 f"Pareto k {self.pareto_k:.2f}, effective sample size {self.ess:.0f}"]
+        lines = [
+            f"Twin of ID {self.id}: {int(self.patient.observations.measured.sum())} levels, "
+            f"Pareto k {self.pareto_k:.2f}, effective sample size {self.ess:.0f}"
+        ]
         for name, draws in found.items():
             low, middle, high = np.quantile(draws, [0.05, 0.5, 0.95])
             lines.append(f"  {name} {middle:.3g} ({low:.3g} to {high:.3g})")
@@ -212,7 +244,9 @@ def _weighted(model, plan, arrays, population, keys):
 
     def one(x):
         values, key = x
-        mode = find_mode(model, plan, arrays, values, jnp.zeros(plan.size), 1e-3, 30)
+        mode = find_mode(
+            model, plan, arrays, values, jnp.zeros(plan.size), tolerance=1e-3, max_steps=30
+        )
         lower = jnp.linalg.cholesky(mode.curvature)
         z, proposal = _heavy_tailed(key, _PER_POPULATION_DRAW, plan.size)
         vectors = mode.position + jax.scipy.linalg.solve_triangular(lower.T, z.T, lower=False).T
@@ -249,7 +283,7 @@ def _evaluated(model, plan, arrays, draws, keys):
 
 def _smoothed(log_weights: np.ndarray) -> tuple[np.ndarray, float]:
     """Return Pareto-smoothed weights that sum to 1, and Pareto k."""
-    from arviz_stats.base import array_stats
+    from arviz_stats.base.array import array_stats
 
     # ArviZ takes log-likelihoods, whose negatives are the log weights of leave-one-out.
     smoothed, pareto_k = array_stats.psislw(-log_weights)
@@ -273,13 +307,28 @@ def _with_times(patient: Trial, times: np.ndarray) -> Trial:
     start = int(restarts[-1]) + 1 if restarts.size else 0
     clock = frame["TIME"].to_numpy()[start:]
     if start and times.min() < clock[0]:
-        raise ValueError(f"time {times.min():g} lies before the last occasion of ID {patient.ids[0]}, "
-                         f"which begins at {clock[0]:g}")
+        raise ValueError(
+            f"time {times.min():g} lies before the last occasion of ID {patient.ids[0]}, "
+            f"which begins at {clock[0]:g}"
+        )
     asked = np.sort(times)
     after = start + np.searchsorted(clock, asked, side="left")
     rows = frame.iloc[np.minimum(after, len(frame) - 1)].copy()
-    blank = {"EVID": 0, "MDV": 1, "DV": np.nan, "AMT": 0.0, "RATE": 0.0, "II": 0.0, "ADDL": 0, "SS": 0,
-             "CMT": 0, "BLQ": 0, "LLOQ": np.nan, "ROW": _ASKED, "TIME": asked}
+    blank = {
+        "EVID": 0,
+        "MDV": 1,
+        "DV": np.nan,
+        "AMT": 0.0,
+        "RATE": 0.0,
+        "II": 0.0,
+        "ADDL": 0,
+        "SS": 0,
+        "CMT": 0,
+        "BLQ": 0,
+        "LLOQ": np.nan,
+        "ROW": _ASKED,
+        "TIME": asked,
+    }
     rows = rows.assign(**blank)
     place = np.concatenate([np.arange(len(frame)), after - 0.5])
     frame = pd.concat([frame.astype({"ROW": object}), rows]).iloc[np.argsort(place, kind="stable")]
@@ -289,24 +338,37 @@ def _with_times(patient: Trial, times: np.ndarray) -> Trial:
 def _joined(patient: Trial, records: Trial | pd.DataFrame) -> Trial:
     """Return the trial of a patient's records and further ones."""
     if isinstance(records, pd.DataFrame):
-        records = read_nonmem(records, units=patient.units, covariates=list(patient.host.covariates))
-    where, known = records.host.name, patient.host.frame
-    others = [i for i in records.ids if i != patient.ids[0]]
-    if others:
-        raise DataError(where, [Problem("ID", f"the twin is of ID {patient.ids[0]}, but the records are "
-                                              f"of ID {', '.join(others)}; update that patient's twin")])
+        records = read_nonmem(
+            records, units=patient.units, covariates=list(patient.host.covariates)
+        )
+    known = patient.host.frame
+    _refuse_strangers(records, patient)
     added = _converted(records, patient)
     same = ["TIME", "EVID", "AMT", "CMT", "DV", "MDV"]
     twice = added.merge(known[same].drop_duplicates(), on=same, how="inner")
     if len(twice):
-        raise DataError(where, [
-            Problem("TIME", "the twin has this record already; send only new ones", r.ROW, r.ID, f"{r.TIME:g}")
-            for r in twice.itertuples()])
+        says = "the twin has this record already; send only new ones"
+        found = [
+            Problem("TIME", says, row, id, f"{time:g}")
+            for row, id, time in zip(twice["ROW"], twice["ID"], twice["TIME"], strict=True)
+        ]
+        raise DataError(records.host.name, found)
     frame = pd.concat([known, added], ignore_index=True).drop(columns="ROW")
-    if not (np.diff(known["TIME"]) < 0).any():  # occasions with clocks of their own stay as they are
+    restarts = (np.diff(known["TIME"]) < 0).any()
+    if not restarts:  # occasions with clocks of their own stay as they are
         frame = frame.sort_values("TIME", kind="stable", ignore_index=True)
     frame.attrs = patient.to_dataframe().attrs
     return read_nonmem(frame)
+
+
+def _refuse_strangers(records: Trial, patient: Trial) -> None:
+    others = [i for i in records.ids if i != patient.ids[0]]
+    if others:
+        says = (
+            f"the twin is of ID {patient.ids[0]}, but the records are of ID {', '.join(others)}; "
+            f"update that patient's twin"
+        )
+        raise DataError(records.host.name, [Problem("ID", says)])
 
 
 def _converted(records: Trial, patient: Trial) -> pd.DataFrame:
@@ -314,8 +376,10 @@ def _converted(records: Trial, patient: Trial) -> pd.DataFrame:
     frame, mine, theirs = records.host.frame.copy(), patient.units, records.units
     missing = [n for n in patient.host.covariates if n not in frame]
     if missing:
-        raise DataError(records.host.name, [
-            Problem(n, f"{n} is missing; the twin's records have it") for n in missing])
+        raise DataError(
+            records.host.name,
+            [Problem(n, f"{n} is missing; the twin's records have it") for n in missing],
+        )
     by = {n: factor(theirs[n], mine[n]) for n in mine if n in theirs}
     by |= {"II": by["TIME"], "RATE": by["AMT"] / by["TIME"], "LLOQ": by["DV"]}
     for name, multiple in by.items():

@@ -35,8 +35,10 @@ def parse(unit: str) -> Any:
     """
     try:
         return _registry().parse_units("dimensionless" if unit.strip() in ("", "1") else unit)
-    except Exception as error:  # noqa: BLE001 - Pint raises a zoo of errors on bad text
-        raise UnitError(f"{unit!r} is not a unit; write one like 'h', 'mg', 'mg/L', 'kg'") from error
+    except Exception as error:
+        raise UnitError(
+            f"{unit!r} is not a unit; write one like 'h', 'mg', 'mg/L', 'kg'"
+        ) from error
 
 
 def factor(source: str, target: str) -> float:

@@ -65,10 +65,12 @@ class Coordinates(Messenger):
         """Put the coordinates' site in the place of `eta`'s."""
         if msg["type"] != "sample" or msg["name"] != "eta" or "typical" not in msg["infer"]:
             return
-        fn, c = msg["fn"], self.centering
+        fn: Any = msg["fn"]
+        c = self.centering
         while not isinstance(fn, dist.MultivariateNormal):  # under the plate's expansion
             fn = fn.base_dist
-        lower, center = fn.scale_tril, c * msg["infer"]["typical"]
+        lower: Any = fn.scale_tril
+        center = c * msg["infer"]["typical"]
         scale = c[:, None] * jnp.tril(lower, -1) + jnp.diag(jnp.diagonal(lower) ** c)
         u = numpyro.sample("eta_coordinate", dist.MultivariateNormal(center, scale_tril=scale))
         # eta = L z with z = scale^-1 (u - center); the two small matrices are multiplied first.

@@ -112,7 +112,18 @@ BAD_TABLES = {
 def test_bad_data_are_one_clear_error_and_exit_2(capsys, monkeypatch, tmp_path, says):
     path, out = tmp_path / "bad.csv", tmp_path / "run"
     path.write_text(BAD_TABLES[says])
-    arguments = ("fit", MODEL, str(path), "--out", str(out), "--covariates", "WT", *UNITS, "-u", "WT=kg")
+    arguments = (
+        "fit",
+        MODEL,
+        str(path),
+        "--out",
+        str(out),
+        "--covariates",
+        "WT",
+        *UNITS,
+        "-u",
+        "WT=kg",
+    )
     code, _, err = shell(capsys, monkeypatch, *arguments)
     assert code == 2
     assert err.startswith("popk: ")

@@ -26,7 +26,9 @@ def test_a_run_gives_back_what_was_saved(run, theophylline, theophylline_posteri
     assert again.trial.ids == theophylline.ids
     assert again.trial.host.name == theophylline.host.name
     values = {"CL_pop": 2.8, "V_pop": 32.0, "KA_pop": 1.5}
-    assert float(popk.predict_at(again.model, again.trial, values)[0, 2]) == pytest.approx(2.7191794)
+    assert float(popk.predict_at(again.model, again.trial, values)[0, 2]) == pytest.approx(
+        2.7191794
+    )
 
 
 def test_a_run_folder_names_every_input_and_its_hash(run):

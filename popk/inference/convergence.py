@@ -46,14 +46,20 @@ class Convergence(NamedTuple):
         """Return what is wrong, each with the next step to take."""
         found = []
         if not self.rhat <= MAX_RHAT:  # NaN too: a chain that never moved
-            found.append(f"R-hat of {self.worst} is {self.rhat:.3f} (at most {MAX_RHAT}): the chains "
-                         f"disagree; plot popk.plots.trace, tighten vague priors, or raise warmup=")
+            found.append(
+                f"R-hat of {self.worst} is {self.rhat:.3f} (at most {MAX_RHAT}): the chains "
+                f"disagree; plot popk.plots.trace, tighten vague priors, or raise warmup="
+            )
         if not min(self.ess_bulk, self.ess_tail) >= MIN_ESS:
-            found.append(f"the effective sample size of {self.worst} is bulk {self.ess_bulk:.0f}, tail "
-                         f"{self.ess_tail:.0f} (at least {MIN_ESS}): raise draws= or chains=")
+            found.append(
+                f"the effective sample size of {self.worst} is bulk {self.ess_bulk:.0f}, tail "
+                f"{self.ess_tail:.0f} (at least {MIN_ESS}): raise draws= or chains="
+            )
         if self.divergences:
-            found.append(f"{self.divergences} divergent transitions: raise target_accept= (0.98, 0.995), "
-                         f"or lower centering= (0.5, 0) where subjects have few levels")
+            found.append(
+                f"{self.divergences} divergent transitions: raise target_accept= (0.98, 0.995), "
+                f"or lower centering= (0.5, 0) where subjects have few levels"
+            )
         return found
 
 
@@ -78,14 +84,19 @@ def convergence(posterior: xr.DataTree) -> Convergence:
     with np.errstate(invalid="ignore", divide="ignore"):  # a constant chain is NaN, and reported
         rhat = {n: float(az.rhat(x)) for n, x in population.items()}
         bulk = {n: float(az.ess(x, method="bulk")) for n, x in population.items()}
-        tail = {n: float(az.ess(x, method="tail", prob=(0.05, 0.95))) for n, x in population.items()}
+        tail = {
+            n: float(az.ess(x, method="tail", prob=(0.05, 0.95))) for n, x in population.items()
+        }
     worst = max(rhat, key=lambda n: np.nan_to_num(rhat[n], nan=np.inf))
     if rhat[worst] <= MAX_RHAT:
         worst = min(bulk, key=lambda n: min(bulk[n], tail[n]))
-    divergences = int(posterior["sample_stats"]["diverging"].sum())
+    divergences = int(posterior["sample_stats"].dataset["diverging"].sum())
     return Convergence(
         max(rhat.values(), key=lambda v: np.nan_to_num(v, nan=np.inf)),
-        min(bulk.values()), min(tail.values()), worst, divergences,
+        min(bulk.values()),
+        min(tail.values()),
+        worst,
+        divergences,
     )
 
 
@@ -103,8 +114,10 @@ def population_draws(posterior: xr.DataTree) -> dict[str, np.ndarray]:
         for index in np.ndindex(*values.shape[2:]):
             if name == "corr" and index[0] >= index[1]:
                 continue  # symmetric, with ones on the diagonal
-            labels = [str(group[d].values[i]) if d in group.coords else str(i)
-                      for d, i in zip(inner, index, strict=True)]
+            labels = [
+                str(group[d].values[i]) if d in group.coords else str(i)
+                for d, i in zip(inner, index, strict=True)
+            ]
             array = values.values[(slice(None), slice(None), *index)]
             if np.ptp(array) > 0 or values.dims == ("chain", "draw"):
                 draws[f"{name}[{', '.join(labels)}]" if labels else str(name)] = array

@@ -119,8 +119,10 @@ def _laid_out(
             shape = biject_to(site["fn"].support).inverse_shape(jnp.shape(site["value"]))
             individual = any(frame.name == "subject" for frame in site["cond_indep_stack"])
             if individual and shape[:1] != (trial.n_subjects,):
-                raise ModelError(f"{name} is in the subject plate but has shape {shape}; its first "
-                                 f"axis must be the subject: numpyro.plate('subject', n, dim=-2)")
+                raise ModelError(
+                    f"{name} is in the subject plate but has shape {shape}; its first "
+                    f"axis must be the subject: numpyro.plate('subject', n, dim=-2)"
+                )
             size = math.prod(shape[1:] if individual else shape)
             latents.append(Latent(name, tuple(shape), size, individual))
 
@@ -139,7 +141,7 @@ def _sampled(model: Model, centering: tuple[float, ...]) -> Any:
 def log_density(model: Model, plan: Layout, arrays: Trial, vector: Vector) -> Float[Array, ""]:
     """Return the log posterior density, up to a constant, with the Jacobian of the transforms."""
     sampled = _sampled(model, plan.centering)
-    return -potential_energy(sampled, (arrays,), {}, plan.unflatten(vector))
+    return -jnp.asarray(potential_energy(sampled, (arrays,), {}, plan.unflatten(vector)))
 
 
 def constrained(model: Model, plan: Layout, arrays: Trial, vector: Vector) -> dict[str, Any]:

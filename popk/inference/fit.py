@@ -35,8 +35,8 @@ def fit(
     *,
     seed: int,
     chains: int = 4,
-    warmup: int = 500,
-    draws: int = 1000,
+    warmup: int = 1000,
+    draws: int = 2000,
     centering: float | Mapping[str, float] = 0.75,
     target_accept: float = 0.95,
     max_depth: int = 10,
@@ -86,15 +86,17 @@ def fit(
     keep_compiled()
     began = time.perf_counter()
     if min(chains, warmup, draws) < 1:
-        raise ValueError(f"chains={chains}, warmup={warmup}, draws={draws}: each must be at least 1")
+        raise ValueError(
+            f"chains={chains}, warmup={warmup}, draws={draws}: each must be at least 1"
+        )
     sites = describe(model, trial)
     plan = layout(model, trial, _centering(centering, sites))
     settings = nuts.Settings(chains, warmup, draws, target_accept, max_depth)
     key_start, key_sample = jax.random.split(jax.random.key(seed))
     arrays = trial.arrays()
     begin = _begin(model, plan, trial, jax.random.split(key_start, chains))
-    with _progress(progress, warmup + draws) as report:
-        sampled = nuts.sample(model, plan, arrays, begin, key_sample, settings, report)
+    with _Progress(progress, warmup + draws) as report:
+        sampled = nuts.sample(model, plan, arrays, begin, key_sample, settings, report=report)
     tree = _tree(model, plan, sites, trial, sampled)
     tree.attrs = {
         **provenance(model, trial),
@@ -141,13 +143,17 @@ def _centering(centering: float | Mapping[str, float], sites: Sites) -> tuple[fl
     if isinstance(centering, Mapping):
         unknown = [name for name in centering if name not in names]
         if unknown:
-            raise ModelError(f"centering names {', '.join(unknown)}, which have no random effect; "
-                             f"those that have one are {', '.join(names) or 'none'}")
+            raise ModelError(
+                f"centering names {', '.join(unknown)}, which have no random effect; "
+                f"those that have one are {', '.join(names) or 'none'}"
+            )
         values = [float(centering.get(name, 0.75)) for name in names]
     else:
         values = [float(centering)] * len(names)
     if not all(0 <= value <= 1 for value in values):
-        raise ModelError(f"centering is {centering}; it must lie between 0 (not centred) and 1 (centred)")
+        raise ModelError(
+            f"centering is {centering}; it must lie between 0 (not centred) and 1 (centred)"
+        )
     return tuple(values)
 
 
@@ -160,7 +166,7 @@ def _begin(model: Model, plan: Layout, trial: Trial, keys: Any) -> nuts.State:
         states = nuts.state(model, plan, arrays, positions)
         if bool(jnp.isfinite(states.lp).all() and jnp.isfinite(states.gradient).all()):
             return states
-    raise ModelError(_why_impossible(model, plan, trial, positions[0]))
+    raise ModelError(_why_impossible(model, plan, trial, start(model, plan, arrays, keys[0])))
 
 
 def _why_impossible(model: Model, plan: Layout, trial: Trial, vector: Any) -> str:
@@ -170,30 +176,43 @@ def _why_impossible(model: Model, plan: Layout, trial: Trial, vector: Any) -> st
     frame = trial.host.frame
     rows = frame[frame["EVID"].eq(0)][bad]
     if rows.empty:
-        return ("the log-density or its gradient is not finite at any of 10 starting points although "
-                "every level has a finite likelihood; look for a prior or a parameter that can be "
-                "negative or infinite")
-    shown = "; ".join(f"row {r.ROW} (ID {r.ID}, TIME {r.TIME:g}, DV {r.DV:g})" for r in rows.head(5).itertuples())
-    return (f"{len(rows)} levels have zero likelihood at every starting point: {shown}. A proportional "
-            f"or log-normal error cannot explain a level where the prediction is 0 (before the first "
-            f"dose): set MDV 1 there, or add an additive error")
+        return (
+            "the log-density or its gradient is not finite at any of 10 starting points although "
+            "every level has a finite likelihood; look for a prior or a parameter that can be "
+            "negative or infinite"
+        )
+    shown = "; ".join(
+        f"row {r.ROW} (ID {r.ID}, TIME {r.TIME:g}, DV {r.DV:g})" for r in rows.head(5).itertuples()
+    )
+    return (
+        f"{len(rows)} levels have zero likelihood at every starting point: {shown}. A proportional "
+        f"or log-normal error cannot explain a level where the prediction is 0 (before the first "
+        f"dose): set MDV 1 there, or add an additive error"
+    )
 
 
-class _progress:
+class _Progress:
     """A progress bar of steps, divergences and time left; nothing where it is not wanted."""
 
     def __init__(self, shown: bool, total: int):
         self.total = total
         self.bar = Progress(
-            TextColumn("sampling"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"),
-            TextColumn("{task.fields[divergences]} divergences"), TimeRemainingColumn(),
-            console=Console(stderr=True), disable=not shown,
+            TextColumn("sampling"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("steps"),
+            TextColumn("{task.fields[divergences]} divergences"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=not shown,
         )
 
     def __enter__(self) -> Callable[[int, int], None]:
         self.bar.start()
         task = self.bar.add_task("sampling", total=self.total, divergences=0)
-        return lambda done, divergences: self.bar.update(task, completed=done, divergences=divergences)
+        return lambda done, divergences: self.bar.update(
+            task, completed=done, divergences=divergences
+        )
 
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
@@ -208,31 +227,44 @@ def _values(model, plan, wanted, arrays, positions):
     return jax.lax.map(one, positions, batch_size=64)
 
 
-def _tree(model: Model, plan: Layout, sites: Sites, trial: Trial, sampled: nuts.Sampled) -> xr.DataTree:
+def _tree(
+    model: Model, plan: Layout, sites: Sites, trial: Trial, sampled: nuts.Sampled
+) -> xr.DataTree:
     """Return sampled positions as a DataTree in ArviZ's schema."""
     kept = [n for n in sites.named("population", "individual", "deterministic") if n != "IPRED"]
     positions = np.swapaxes(sampled.position, 0, 1)  # draw, chain -> chain, draw
     shape = positions.shape[:2]
-    values = _values(model, plan, (*kept, "log_likelihood"), trial.arrays(),
-                     positions.reshape(-1, positions.shape[-1]))
+    values = _values(
+        model,
+        plan,
+        (*kept, "log_likelihood"),
+        trial.arrays(),
+        positions.reshape(-1, positions.shape[-1]),
+    )
     values = {name: np.asarray(v).reshape(*shape, *v.shape[1:]) for name, v in values.items()}
     measured = np.asarray(trial.observations.measured)
     leading = ("chain", "draw")
     level = {"DV": values.pop("log_likelihood")}
     posterior = labelled(values, sites, trial, leading, measured)
     posterior.attrs["fixed"] = [n for n in kept if _is_fixed(n, sites)]
-    stats = {name: (leading, np.swapaxes(getattr(sampled, name), 0, 1))
-             for name in sampled._fields if name != "position"}
-    tree = xr.DataTree.from_dict({
-        "posterior": posterior,
-        "sample_stats": xr.Dataset(stats),
-        "log_likelihood": labelled(level, sites, trial, leading, measured),
-        "observed_data": labelled({"DV": trial.observations.value}, sites, trial, (), measured),
-        "constant_data": _covariates(trial),
-    })
+    stats = {
+        name: (leading, np.swapaxes(getattr(sampled, name), 0, 1))
+        for name in sampled._fields
+        if name != "position"
+    }
+    tree = xr.DataTree.from_dict(
+        {
+            "posterior": posterior,
+            "sample_stats": xr.Dataset(stats),
+            "log_likelihood": labelled(level, sites, trial, leading, measured),
+            "observed_data": labelled({"DV": trial.observations.value}, sites, trial, (), measured),
+            "constant_data": _covariates(trial),
+        }
+    )
     for group in ("posterior", "sample_stats", "log_likelihood"):
         tree[group] = tree[group].dataset.assign_coords(
-            chain=np.arange(shape[0]), draw=np.arange(shape[1]))
+            chain=np.arange(shape[0]), draw=np.arange(shape[1])
+        )
     tree["observed_data"]["DV"].attrs["units"] = trial.units["DV"]
     return tree
 
@@ -244,5 +276,8 @@ def _is_fixed(name: str, sites: Sites) -> bool:
 def _covariates(trial: Trial) -> xr.Dataset:
     """Return each subject's covariates at its first record."""
     first = trial.host.frame.groupby("ID", sort=False).first()
-    data = {n: ("subject", first[n].to_numpy(), {"units": trial.units[n]}) for n in trial.host.covariates}
+    data = {
+        n: ("subject", first[n].to_numpy(), {"units": trial.units[n]})
+        for n in trial.host.covariates
+    }
     return xr.Dataset(data, coords={"subject": list(trial.ids)})

@@ -94,10 +94,14 @@ def terms(
     substituted, jacobians = individualized(conditioned(model), plan, population, vector)
     trace = handlers.trace(handlers.seed(substituted, jax.random.key(0))).get_trace(arrays)
     own = [latent.name for latent in plan.latents]
-    prior = sum(jnp.sum(trace[n]["fn"].log_prob(trace[n]["value"])) for n in own) + sum(jacobians)
+    prior = sum(
+        (jnp.sum(trace[n]["fn"].log_prob(trace[n]["value"])) for n in own), jnp.zeros(())
+    ) + sum(jacobians, jnp.zeros(()))
     level = trace["DV"]
     likelihood = level["fn"].log_prob(level["value"]).sum()
-    return Terms(prior, likelihood, level["fn"].ipred, level["fn"].information(), level["fn"].curvature())
+    return Terms(
+        prior, likelihood, level["fn"].ipred, level["fn"].information(), level["fn"].curvature()
+    )
 
 
 def individualized(
@@ -130,6 +134,7 @@ def find_mode(
     arrays: Trial,
     population: Mapping[str, Any],
     start: Vector,
+    *,
     tolerance: float = 1e-12,
     max_steps: int = 100,
 ) -> Mode:
@@ -144,18 +149,21 @@ def find_mode(
     tolerance : float
         The Newton decrement at which it ends, in units of the log-density.
     """
+    parts = partial(terms, model, plan, arrays, population)
+
     def joint(u):
-        t = terms(model, plan, arrays, population, u)
-        return t.prior + t.likelihood
+        return parts(u).prior + parts(u).likelihood
 
     def look(u):
         value, slope = jax.value_and_grad(joint)(u)
-        jacobian = jax.jacfwd(lambda u: terms(model, plan, arrays, population, u).ipred)(u)
-        here = terms(model, plan, arrays, population, u)
-        prior = -jax.hessian(lambda u: terms(model, plan, arrays, population, u).prior)(u)
+        here = parts(u)
+        jacobian = jax.jacfwd(lambda u: parts(u).ipred)(u)
+        prior = -jax.hessian(lambda u: parts(u).prior)(u)
         # A level far from its prediction curves more than expected: steps must know, H must not.
         steep = jnp.maximum(here.information, here.curvature)
-        expected, observed = ((jacobian.T * w) @ jacobian + prior for w in (here.information, steep))
+        expected, observed = (
+            (jacobian.T * w) @ jacobian + prior for w in (here.information, steep)
+        )
         return value, slope, observed, expected
 
     def step(state):
@@ -164,8 +172,8 @@ def find_mode(
         tried = u + jnp.linalg.solve(damped, slope)
         new = look(tried)
         better = new[0] > value  # False where the trial point is not finite
-        kept = jax.tree.map(lambda a, b: jnp.where(better, a, b), (tried, *new),
-                            (u, value, slope, curvature, expected))
+        old = (u, value, slope, curvature, expected)
+        kept = jax.tree.map(partial(jnp.where, better), (tried, *new), old)
         damping = jnp.where(better, damping * 0.1, damping * 10 + 1e-3)
         gap = kept[2] @ jnp.linalg.solve(kept[3], kept[2])
         return (*kept, damping, gap, n + 1)
@@ -216,22 +224,33 @@ def map_estimate(model: Model, trial: Trial, values: Mapping[str, Any]) -> xr.Da
     if missing:
         raise ModelError(f"values lacks {', '.join(missing)}; give every population value")
     if sites.named("individual") != ["eta"]:
-        raise ModelError("map_estimate needs popk.individual's random effects and no others; the model "
-                         f"has {', '.join(sites.named('individual')) or 'none'}")
+        raise ModelError(
+            "map_estimate needs popk.individual's random effects and no others; the model "
+            f"has {', '.join(sites.named('individual')) or 'none'}"
+        )
     plan = individual_layout(model, trial)._replace(n_subjects=1)
     plan = plan._replace(latents=tuple(x._replace(shape=(1, *x.shape[1:])) for x in plan.latents))
     population = {n: jnp.asarray(values[n], dtype=float) for n in sites.named("population")}
     modes = _modes(model, plan, trial.by_subject(), population)
     size, logdet = plan.size, np.linalg.slogdet(modes.curvature)[1]
     levels = np.zeros(trial.n_subjects)
-    np.add.at(levels, np.asarray(trial.observations.subject), np.asarray(trial.observations.measured, dtype=float))
+    np.add.at(
+        levels,
+        np.asarray(trial.observations.subject),
+        np.asarray(trial.observations.measured, dtype=float),
+    )
     objective = -2 * np.asarray(modes.joint) - (levels + size) * np.log(2 * np.pi) + logdet
     return xr.Dataset(
-        {"eta": (("subject", "parameter"), np.asarray(modes.position)),
-         "covariance": (("subject", "parameter", "parameter2"), np.linalg.inv(modes.curvature)),
-         "objective": ("subject", objective)},
-        coords={"subject": list(trial.ids), "parameter": list(sites.parameters),
-                "parameter2": list(sites.parameters)},
+        {
+            "eta": (("subject", "parameter"), np.asarray(modes.position)),
+            "covariance": (("subject", "parameter", "parameter2"), np.linalg.inv(modes.curvature)),
+            "objective": ("subject", objective),
+        },
+        coords={
+            "subject": list(trial.ids),
+            "parameter": list(sites.parameters),
+            "parameter2": list(sites.parameters),
+        },
     )
 
 

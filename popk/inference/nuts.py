@@ -74,14 +74,15 @@ class Metric(NamedTuple):
     def _solve(self, plan: Layout, vector: Vector, *, transposed: bool) -> Vector:
         common, each = plan.blocks(vector)
         solve = partial(jax.scipy.linalg.solve_triangular, lower=True, trans=int(transposed))
-        return jnp.concatenate([solve(self.population, common),
-                                jax.vmap(solve)(self.individual, each).ravel()])
+        return jnp.concatenate(
+            [solve(self.population, common), jax.vmap(solve)(self.individual, each).ravel()]
+        )
 
 
 class Moments(NamedTuple):
     """Running mean and sums of squares of the draws of a warm-up window, block by block."""
 
-    count: Float[Array, ""]
+    n: Float[Array, ""]
     mean: Vector
     population: Float[Array, "p p"]
     individual: Float[Array, "s k k"]
@@ -93,7 +94,7 @@ class StepSize(NamedTuple):
     log: Float[Array, ""]
     log_average: Float[Array, ""]
     gap: Float[Array, ""]
-    count: Float[Array, ""]
+    n: Float[Array, ""]
     center: Float[Array, ""]
 
 
@@ -134,6 +135,7 @@ def sample(
     start: State,
     key: Any,
     settings: Settings,
+    *,
     report: Callable[[int, int], None],
 ) -> Sampled:
     """Return the draws of all chains, each field [draw, chain, ...], warm-up left out.
@@ -159,7 +161,7 @@ def sample(
     for first in range(0, total, chunk):
         window = slice(first, first + chunk)
         carry, drawn = _advance(
-            model, plan, settings, arrays, carry, keys[window], stages[window]
+            model, plan, settings, arrays, carry, (keys[window], stages[window])
         )
         if first >= settings.warmup:
             parts.append(jax.tree.map(np.asarray, drawn))
@@ -197,9 +199,16 @@ def state(model: Model, plan: Layout, arrays: Trial, positions: Float[Array, "c 
 
 
 def _begin(plan: Layout, start: State) -> Carry:
-    each = jnp.broadcast_to(jnp.eye(plan.n_individual), (plan.n_subjects,) + (plan.n_individual,) * 2)
+    each = jnp.broadcast_to(
+        jnp.eye(plan.n_individual), (plan.n_subjects,) + (plan.n_individual,) * 2
+    )
     metric = Metric(jnp.eye(plan.n_population), each)
-    return Carry(start, metric, _no_moments(metric, start.position[0]), _step_size(jnp.log(jnp.asarray(0.1, dtype=start.lp.dtype))))
+    return Carry(
+        start,
+        metric,
+        _no_moments(metric, start.position[0]),
+        _step_size(jnp.log(jnp.asarray(0.1, dtype=start.lp.dtype))),
+    )
 
 
 def _no_moments(metric: Metric, position: Vector) -> Moments:
@@ -213,21 +222,9 @@ def _step_size(log: Float[Array, ""]) -> StepSize:
 
 
 @partial(jax.jit, static_argnames=("model", "plan", "settings"))
-def _advance(model, plan, settings, arrays, carry, keys, stages):
+def _advance(model, plan, settings, arrays, carry, steps):
     """Return the carry and the draws after some steps of all chains."""
-    kernel = blackjax.nuts.build_kernel()
-    identity = jnp.ones(plan.size)
-
-    def one_chain(key, state, metric, step_size):
-        def density(white):
-            return log_density(model, plan, arrays, metric.color(plan, white))
-
-        white = HMCState(metric.whiten(plan, state.position), state.lp,
-                         metric.whiten_gradient(plan, state.gradient))
-        white, info = kernel(key, white, density, step_size, identity, settings.max_depth)
-        state = State(metric.color(plan, white.position), white.logdensity,
-                      metric.color_gradient(plan, white.logdensity_grad))
-        return state, info
+    one_chain = partial(_stepped, (model, plan, arrays), settings)
 
     def step(carry, x):
         key, stage = x
@@ -239,16 +236,47 @@ def _advance(model, plan, settings, arrays, carry, keys, stages):
         )
         accepted = jnp.nan_to_num(info.acceptance_rate)
         size = _choose(adapting, _averaged(size, settings.target_accept - accepted.mean()), size)
-        moments = _choose((stage & _COLLECT) > 0, _collected(plan, moments, state.position), moments)
+        moments = _choose(
+            (stage & _COLLECT) > 0, _collected(plan, moments, state.position), moments
+        )
         carry = jax.lax.cond(
             (stage & _UPDATE) > 0, _updated, lambda c: c, Carry(state, metric, moments, size)
         )
-        drawn = Sampled(state.position, state.lp, info.is_divergent, info.energy, accepted,
-                        info.num_integration_steps, info.num_trajectory_expansions,
-                        jnp.broadcast_to(step_size, state.lp.shape))
+        drawn = Sampled(
+            state.position,
+            state.lp,
+            info.is_divergent,
+            info.energy,
+            accepted,
+            info.num_integration_steps,
+            info.num_trajectory_expansions,
+            jnp.broadcast_to(step_size, state.lp.shape),
+        )
         return carry, drawn
 
-    return jax.lax.scan(step, carry, (keys, stages))
+    return jax.lax.scan(step, carry, steps)
+
+
+def _stepped(target, settings, key, state, metric, step_size):
+    """Return one chain's state after a NUTS step in whitened space, and what BlackJAX says of it."""
+    model, plan, arrays = target
+
+    def density(white):
+        return log_density(model, plan, arrays, metric.color(plan, white))
+
+    white = HMCState(
+        metric.whiten(plan, state.position),
+        state.lp,
+        metric.whiten_gradient(plan, state.gradient),
+    )
+    kernel = blackjax.nuts.build_kernel()
+    white, info = kernel(key, white, density, step_size, jnp.ones(plan.size), settings.max_depth)
+    state = State(
+        metric.color(plan, white.position),
+        white.logdensity,
+        metric.color_gradient(plan, white.logdensity_grad),
+    )
+    return state, info
 
 
 def _choose(condition, yes, no):
@@ -257,7 +285,7 @@ def _choose(condition, yes, no):
 
 def _averaged(size: StepSize, error: Float[Array, ""]) -> StepSize:
     """Return the step size after one more acceptance rate (constants of Hoffman and Gelman)."""
-    count = size.count + 1
+    count = size.n + 1
     gap = size.gap + (error - size.gap) / (count + 10)
     log = size.center - jnp.sqrt(count) / 0.05 * gap
     weight = count**-0.75
@@ -267,11 +295,11 @@ def _averaged(size: StepSize, error: Float[Array, ""]) -> StepSize:
 def _collected(plan: Layout, moments: Moments, position: Float[Array, "c d"]) -> Moments:
     """Return the moments after one draw of every chain (Chan's pairwise update)."""
     added = position.shape[0]
-    count = moments.count + added
+    count = moments.n + added
     mean = position.mean(0)
     shift = mean - moments.mean
     # Between the old mean and the new ones as one more deviation, weighted.
-    spread = jnp.vstack([position - mean, jnp.sqrt(moments.count * added / count) * shift])
+    spread = jnp.vstack([position - mean, jnp.sqrt(moments.n * added / count) * shift])
     common, each = jax.vmap(plan.blocks)(spread)
     return Moments(
         count,
@@ -284,11 +312,11 @@ def _collected(plan: Layout, moments: Moments, position: Float[Array, "c d"]) ->
 def _updated(carry: Carry) -> Carry:
     """Return the carry with the metric of the window that ends, shrunk as Stan does."""
     moments = carry.moments
-    weight = moments.count / (moments.count + 5)
+    weight = moments.n / (moments.n + 5)
 
     def factor(squares):
-        shrunk = 1e-3 * 5 / (moments.count + 5) * jnp.eye(squares.shape[-1])
-        return jnp.linalg.cholesky(weight * squares / (moments.count - 1) + shrunk)
+        shrunk = 1e-3 * 5 / (moments.n + 5) * jnp.eye(squares.shape[-1])
+        return jnp.linalg.cholesky(weight * squares / (moments.n - 1) + shrunk)
 
     metric = Metric(factor(moments.population), factor(moments.individual))
     empty = _no_moments(metric, moments.mean)

@@ -9,13 +9,13 @@ import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Float
 
-from popk.model.sites import ModelError, check_name
+from popk.model.sites import ModelError, check_parameter
 from popk.priors import Fixed, Prior, half_normal
 from popk.residual import Residual, ResidualError
 from popk.trial import Array, Trial
 from popk.variability import random_effects
 
-Typical = Float[Array, "..."] | float
+Typical = Float[Array, "..."] | float | Any  # NumPyro types what it samples as anything
 
 
 def individual(
@@ -66,19 +66,24 @@ def individual(
     if not names:
         raise ModelError("individual() was given no parameter; write individual(trial, CL=CL, V=V)")
     for name in names:
-        check_name(name)
+        check_parameter(name)
     priors = dict(omega) if isinstance(omega, Mapping) else dict.fromkeys(names, omega)
     strangers = [n for n in priors if n not in names]
     if strangers:
-        raise ModelError(f"omega names {', '.join(strangers)}, but the parameters are {', '.join(names)}")
+        raise ModelError(
+            f"omega names {', '.join(strangers)}, but the parameters are {', '.join(names)}"
+        )
     sds = [_sampled(f"omega_{n}", half_normal(priors.get(n, 0.5))) for n in names]
-    corr = None
+    corr: Any = None
     if correlated and len(names) > 1:
         corr = numpyro.sample("corr", dist.LKJ(len(names), lkj))
-    mu = jnp.stack(jnp.broadcast_arrays(*[_log_typical(n, v, trial) for n, v in typical.items()]), -1)
+    mu = jnp.stack(
+        jnp.broadcast_arrays(*[_log_typical(n, v, trial) for n, v in typical.items()]), -1
+    )
     with numpyro.plate("subject", trial.n_subjects, dim=-2):
         eta = numpyro.sample(
-            "eta", random_effects(jnp.stack(sds), corr),
+            "eta",
+            random_effects(jnp.stack(sds), corr),
             infer={"typical": mu[:, :1], "parameters": names},
         )
         values = jnp.exp(mu + eta)
@@ -87,7 +92,7 @@ def individual(
     return namedtuple("Individual", names)(*(values[..., i] for i in range(len(names))))
 
 
-def observe(trial: Trial, prediction: Float[Array, "s r"], error: ResidualError) -> None:
+def observe(trial: Trial, prediction: Float[Array, "..."], error: ResidualError) -> None:
     """Observe the trial's levels around a prediction, with a residual error model.
 
     Samples ``sigma_...`` and the levels ``DV`` on the flat `observation` axis; records the individual
@@ -131,9 +136,10 @@ def _log_typical(name: str, value: Typical, trial: Trial) -> Float[Array, "_ _"]
     array = jnp.asarray(value, dtype=float)
     if array.ndim == 0:
         array = array[None, None]
-    if array.ndim != 2 or array.shape[0] not in (1, trial.n_subjects):
+    n, r = trial.time.shape
+    if array.ndim != 2 or array.shape[0] not in (1, n) or array.shape[1] not in (1, r):
         raise ModelError(
             f"the typical value of {name} has shape {array.shape}; it must be one value, or "
             f"[subject, 1] or [subject, record] as trial.covariate() gives"
         )
-    return jnp.log(jnp.broadcast_to(array, (trial.n_subjects, array.shape[1])))
+    return jnp.log(jnp.broadcast_to(array, (n, array.shape[1])))

@@ -6,7 +6,6 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from numpyro import handlers
@@ -16,8 +15,24 @@ from popk.trial import Trial
 Model = Callable[[Trial], Any]
 
 #: The axes of results. A site may not bear the name of one: ArviZ would drop it without a word.
-AXES = ("chain", "draw", "sample", "subject", "record", "observation", "occasion", "parameter",
-        "parameter2", "compartment", "output", "regimen", "target")
+AXES = (
+    "chain",
+    "draw",
+    "sample",
+    "subject",
+    "record",
+    "observation",
+    "occasion",
+    "parameter",
+    "parameter2",
+    "compartment",
+    "output",
+    "regimen",
+    "target",
+)
+
+#: Names that popk keeps for sites of its own.
+RESERVED = ("eta", "eta_coordinate", "kappa", "corr", "IPRED", "DV", "log_likelihood")
 
 
 class ModelError(ValueError):
@@ -61,11 +76,20 @@ class Sites(NamedTuple):
         return [name for name, site in self.all.items() if site.kind in kinds]
 
 
+def check_parameter(name: str) -> None:
+    """Raise ModelError where an individual parameter bears a name that has another meaning."""
+    check_name(name)
+    if name in RESERVED:
+        raise ModelError(_reserved(name))
+
+
 def check_name(name: str) -> None:
     """Raise ModelError where a site bears the name of an axis."""
     if name in AXES:
-        raise ModelError(f"a site is named {name!r}, which is an axis of the results; rename it "
-                         f"(axes: {', '.join(AXES)})")
+        raise ModelError(
+            f"a site is named {name!r}, which is an axis of the results; rename it "
+            f"(axes: {', '.join(AXES)})"
+        )
 
 
 def describe(model: Model, trial: Trial) -> Sites:
@@ -102,10 +126,18 @@ def _described(model: Model, structure: Any, leaves: tuple[Any, ...]) -> Sites:
     for name, message in seen.items():
         if message["type"] in ("sample", "deterministic"):
             check_name(name)
+            if name in ("eta_coordinate", "kappa", "log_likelihood") or (
+                name == "eta" and not parameters
+            ):
+                raise ModelError(_reserved(name))
             sites[name] = _site(name, message)
     if not any(site.kind == "level" for site in sites.values()):
         raise ModelError("the model observes no levels; end it with popk.observe(trial, ...)")
     return Sites(sites, parameters)
+
+
+def _reserved(name: str) -> str:
+    return f"the name {name!r} is kept for a site of popk's own; choose another one"
 
 
 def _raised(model: Model, error: Exception) -> str:
@@ -114,7 +146,9 @@ def _raised(model: Model, error: Exception) -> str:
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
     at = f" at {file} line {lines[-1]}" if lines else ""
     first = str(error).strip().split("\n")[0]
-    return f"the model {getattr(model, '__name__', model)} raised {type(error).__name__}{at}: {first}"
+    return (
+        f"the model {getattr(model, '__name__', model)} raised {type(error).__name__}{at}: {first}"
+    )
 
 
 def _site(name: str, message: dict[str, Any]) -> Site:
@@ -123,8 +157,13 @@ def _site(name: str, message: dict[str, Any]) -> Site:
     if message["type"] == "deterministic":
         kind, events = "deterministic", 0
     else:
-        kind = ("level" if "observation" in plates.values()
-                else "individual" if "subject" in plates.values() else "population")
+        kind = (
+            "level"
+            if "observation" in plates.values()
+            else "individual"
+            if "subject" in plates.values()
+            else "population"
+        )
         events = message["fn"].event_dim
     if name == "IPRED":
         return Site(kind, ("observation",), shape)
@@ -136,7 +175,8 @@ def _site(name: str, message: dict[str, Any]) -> Site:
             axis = "record" if size > 1 else ""
         dims.append(f"{name}_dim_{i}" if axis is None else axis)
     inner = {"eta": ("parameter",), "corr": ("parameter", "parameter2")}.get(
-        name, tuple(f"{name}_dim_{i + len(batch)}" for i in range(events)))
+        name, tuple(f"{name}_dim_{i + len(batch)}" for i in range(events))
+    )
     return Site(kind, tuple(d for d in (*dims, *inner) if d), shape)
 
 
@@ -188,7 +228,7 @@ def labelled(
         elif site.dims[-1:] == ("observation",):
             array = array[..., chosen]
         kept = [array.shape[i] for i in range(len(leading))]
-        own = array.shape[len(leading):]
+        own = array.shape[len(leading) :]
         if len(own) > len(site.dims):  # the axis of size 1 within subjects
             own = (own[0], *own[2:]) if own[1] == 1 else own
         data[name] = ((*leading, *site.dims), array.reshape(*kept, *own))
@@ -200,41 +240,3 @@ def labelled(
         coords["subject"] = list(trial.ids)
     coords |= {axis: list(sites.parameters) for axis in ("parameter", "parameter2") if axis in used}
     return xr.Dataset(data, coords=coords)
-
-
-def posterior_values(
-    posterior: xr.DataTree, sites: Sites, trial: Trial, new_subjects: bool, draws: int | None
-) -> dict[str, Any]:
-    """Return the posterior's values of a model's sites, each [sample, *site shape].
-
-    Parameters
-    ----------
-    new_subjects : bool
-        Whether individual sites are left out, to be sampled.
-    draws : int or None
-        How many draws, spread evenly over chains and draws; None for all.
-
-    Raises
-    ------
-    ModelError
-        The posterior lacks a site, or a subject that is not new.
-    """
-    group = posterior["posterior"].dataset
-    wanted = sites.named("population") + ([] if new_subjects else sites.named("individual"))
-    missing = [n for n in wanted if n not in group]
-    if missing:
-        raise ModelError(f"the posterior lacks {', '.join(missing)}; was it fitted with this model?")
-    if not new_subjects:
-        strangers = [i for i in trial.ids if i not in group["subject"].values]
-        if strangers:
-            raise ModelError(f"ID {', '.join(strangers[:5])} is not in the posterior; "
-                             f"predict with new_subjects=True, or make a popk.Twin")
-        group = group.sel(subject=list(trial.ids))
-    count = group.sizes["chain"] * group.sizes["draw"]
-    chosen = np.linspace(0, count - 1, min(draws or count, count)).round().astype(int)
-    flat = {}
-    for name in wanted:
-        values = group[name].transpose("chain", "draw", ...).values
-        flat[name] = jnp.asarray(
-            values.reshape(count, *values.shape[2:])[chosen].reshape(len(chosen), *sites.all[name].shape))
-    return flat

@@ -121,11 +121,14 @@ def _concentration(
     _check(trial, structure, F, lag)
     p = {k: _by_subject(k, v, trial) for k, v in parameters.items()}
     dosing = [
-        {k: _by_subject(k, v, trial) for k, v in given.items()} if given else None for given in (F, lag)
+        {k: _by_subject(k, v, trial) for k, v in given.items()} if given else None
+        for given in (F, lag)
     ]
     amounts = jax.vmap(
-        lambda p, F, lag, events: solve(structure, p, events, trial.n_records, trial.design, F, lag)
-    )(p, *dosing, trial.events)
+        lambda p, F, lag, events: solve(
+            structure, p, events, trial.n_records, trial.design, F=F, lag=lag
+        )
+    )(p, dosing[0], dosing[1], trial.events)
     central = amounts[..., structure.compartments.index(structure.observed)]
     return central / p[volume] * trial.concentration_factor[..., None]
 
@@ -135,29 +138,38 @@ def _by_subject(name: str, value: Parameter, trial: Trial) -> Float[Array, "s _"
     array = jnp.asarray(value, dtype=float)
     if array.ndim == 0:
         array = array[None, None]
-    if array.ndim != 2 or array.shape[1] not in (1, trial.n_records):
+    n, r = trial.time.shape
+    if array.ndim != 2 or array.shape[0] not in (1, n) or array.shape[1] not in (1, r):
         raise ModelError(
             f"{name} has shape {array.shape}; it must be one value, or [subject, 1] or "
             f"[subject, record] as popk.individual and trial.covariate() give"
         )
-    return jnp.broadcast_to(array, (trial.n_subjects, array.shape[1]))
+    return jnp.broadcast_to(array, (n, array.shape[1]))
 
 
 def _check(trial: Trial, structure: Structure, F: Dosing | None, lag: Dosing | None) -> None:
     names = structure.compartments
     if not trial.design.concentrations:
-        raise ModelError("the unit of AMT per L cannot be converted to the unit of DV, so a "
-                         "concentration has no unit; give both as mass or both as amount of substance")
+        raise ModelError(
+            "the unit of AMT per L cannot be converted to the unit of DV, so a "
+            "concentration has no unit; give both as mass or both as amount of substance"
+        )
     listed = ", ".join(f"{name} {i}" for i, name in enumerate(names, start=1))
     for number in trial.design.dosed:
         if number > len(names):
-            raise ModelError(f"a dose goes to CMT {number}, but the compartments are {listed}; "
-                             f"correct CMT, or set it 0 for {structure.dosed}")
+            raise ModelError(
+                f"a dose goes to CMT {number}, but the compartments are {listed}; "
+                f"correct CMT, or set it 0 for {structure.dosed}"
+            )
     for number in trial.design.observed:
         if number not in (0, names.index(structure.observed) + 1):
-            raise ModelError(f"levels are taken from CMT {number}, but this model predicts them in "
-                             f"{structure.observed}; its compartments are {listed}; set CMT 0")
+            raise ModelError(
+                f"levels are taken from CMT {number}, but this model predicts them in "
+                f"{structure.observed}; its compartments are {listed}; set CMT 0"
+            )
     for what, given in (("F", F), ("lag", lag)):
         for name in given or {}:
             if name not in names:
-                raise ModelError(f"{what} names compartment {name!r}, but the compartments are {listed}")
+                raise ModelError(
+                    f"{what} names compartment {name!r}, but the compartments are {listed}"
+                )

@@ -52,8 +52,9 @@ def individual_fits(
     Returns
     -------
     Figure
-        One panel a subject, all on the same axes. A level below the limit of quantification is a
-        triangle at its limit.
+        One panel a subject, all with the same axis of levels, and of time unless most subjects end
+        long before the last one. A level below the limit of quantification is a triangle at its
+        limit.
 
     Raises
     ------
@@ -61,42 +62,53 @@ def individual_fits(
         `simulated` is of new subjects, or lacks a subject of the trial.
     """
     group = simulated["posterior_predictive"].dataset
-    lacking = sorted(set(trial.ids) - set(group["ID"].values.astype(str)))
+    known = set(group["ID"].values.astype(str))
+    lacking = [one for one in trial.ids if one not in known]
     if int(simulated.attrs.get("new_subjects", 0)) or lacking:
         raise ModelError(
             f"there is no individual prediction of ID {', '.join(lacking[:5]) or 'anyone'}; call "
             f"popk.predict on this trial with new_subjects=False"
         )
     tails = (0.5 - interval / 2, 0.5 + interval / 2)
-    picture, axes = _grid(trial, _limits(group, trial, tails, log=log), log=log)
+    spans = [_span(group["TIME"].values[group["ID"].values == name]) for name in trial.ids]
+    ends = [end for _, end in spans]
+    together = float(np.median(ends)) > 0.6 * max(ends)
+    if together:
+        spans = [(min(start for start, _ in spans), max(ends))] * trial.n_subjects
+    picture, axes = _grid(trial, together=together)
+    bottom, top = _heights(group, trial, tails, log=log)
     for i, ax in enumerate(axes):
+        ax.set(xlim=spans[i], ylim=(bottom, top))
+        if log:
+            logarithmic(ax, "y")
         _curves(ax, group.isel(observation=group["ID"].values == trial.ids[i]), tails)
         _levels(ax, trial, i)
     legend(picture, axes[0], 6)
     return picture
 
 
-def _limits(
+def _span(times: np.ndarray) -> tuple[float, float]:
+    start, end = float(times.min()), float(times.max())
+    pad = 0.03 * (end - start) or 0.5
+    return start - pad, end + pad
+
+
+def _heights(
     group: xr.Dataset, trial: Trial, tails: tuple[float, float], *, log: bool
-) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Return what all panels span, in time and level: the levels and the band of new ones."""
+) -> tuple[float, float]:
+    """Return what all panels span in level: what was observed, and the band of new levels."""
     o = trial.observations
     shown = np.where(o.below, o.limit, o.value)[np.asarray(o.measured)]
-    low, high = np.quantile(group["DV"].values, tails, axis=0)
-    times = np.concatenate([group["TIME"].values, np.asarray(trial.time)[np.asarray(trial.recorded)]])
-    start, end = float(times.min()), float(times.max())
-    pad = 0.03 * (end - start)
-    top = 1.05 * float(max(shown.max(), high.max()))
-    bottom = min(0.0, float(shown.min()))
+    high = np.quantile(group["DV"].values, tails[1], axis=0)
+    top = 1.05 * float(max(shown.max(initial=0.0), high.max()))
     if log:  # down to the lowest level: bands may reach 0 and below
-        bottom = 0.7 * float(shown[shown > 0].min())
-    return (start - pad, end + pad), (bottom, top)
+        positive = np.concatenate([shown, high])
+        return 0.7 * float(np.min(shown[shown > 0], initial=positive[positive > 0].max())), top
+    return min(0.0, float(shown.min(initial=0.0))), top
 
 
-def _grid(
-    trial: Trial, limits: tuple[tuple[float, float], tuple[float, float]], *, log: bool
-) -> tuple[Picture, list[Axes]]:
-    """Return a figure of one panel a subject, with the same limits on all of them.
+def _grid(trial: Trial, *, together: bool) -> tuple[Picture, list[Axes]]:
+    """Return a figure of one panel a subject; time has numbers below each, or below each column.
 
     Space is shared out by hand, in inches, and axes are not linked: with 60 panels Matplotlib's
     layout engine takes 10 s, its shared axes another 5.
@@ -104,23 +116,20 @@ def _grid(
     count = trial.n_subjects
     columns = min(6, max(2, math.ceil(math.sqrt(1.4 * count))), count)
     rows = math.ceil(count / columns)
-    width, height = 10.0, 1.05 + (2.0 if columns < 6 else 1.5) * rows
+    width, height = 9.0, 1.05 + (1.9 if columns < 6 else 1.45) * rows
     picture, axes = panels(rows, columns, (width, height), layout=None)
     picture.subplots_adjust(
         left=0.7 / width, right=1 - 0.1 / width, top=1 - 0.5 / height, bottom=0.55 / height,
-        wspace=0.1, hspace=0.25,
+        wspace=0.1, hspace=0.25 if together else 0.45,
     )  # fmt: skip
     for i, ax in enumerate(axes.flat):
         if i >= count:
             ax.set_visible(False)
             continue
-        ax.set(xlim=limits[0], ylim=limits[1])
-        if log:
-            logarithmic(ax, "y")
-        else:
-            ax.yaxis.set_major_locator(MaxNLocator(4))
-        ax.xaxis.set_major_locator(MaxNLocator(5))
-        ax.tick_params(labelbottom=i + columns >= count, labelleft=i % columns == 0)
+        ax.yaxis.set_major_locator(MaxNLocator(4))
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+        below = i + columns >= count or not together
+        ax.tick_params(labelbottom=below, labelleft=i % columns == 0)
         ax.set_title(f"ID {trial.ids[i]}", fontsize=SMALL, color=INK, loc="left", pad=2)
     text = {"fontsize": NORMAL, "color": INK}
     picture.supxlabel(with_unit("Time", trial.units["TIME"]), y=0.08 / height, **text)
@@ -137,12 +146,12 @@ def _curves(ax: Axes, own: xr.Dataset, tails: tuple[float, float]) -> None:
         time = one["TIME"].values
         level, person = (np.quantile(one[name].values, tails, axis=0) for name in ("DV", "IPRED"))
         middle = one[["IPRED", "PRED"]].median("sample")
-        name = (lambda text: text) if i == 0 else (lambda text: f"_{text}")  # noqa: E731
+        first = "" if i == 0 else "_"  # only the first part has names in the legend
         fill = {"color": BLUE, "linewidth": 0}
-        ax.fill_between(time, *level, alpha=0.13, label=name(f"{percent} of new levels"), **fill)
-        ax.fill_between(time, *person, alpha=0.38, label=name(f"{percent} of IPRED"), **fill)
-        ax.plot(time, middle["PRED"], color=MUTED, lw=0.9, ls=(0, (4, 2)), label=name("PRED"))
-        ax.plot(time, middle["IPRED"], color=BLUE, lw=1.2, label=name("IPRED"))
+        ax.fill_between(time, *level, alpha=0.13, label=f"{first}{percent} of new levels", **fill)
+        ax.fill_between(time, *person, alpha=0.38, label=f"{first}{percent} of IPRED", **fill)
+        ax.plot(time, middle["PRED"], color=MUTED, lw=0.9, ls=(0, (4, 2)), label=f"{first}PRED")
+        ax.plot(time, middle["IPRED"], color=BLUE, lw=1.2, label=f"{first}IPRED")
 
 
 def _levels(ax: Axes, trial: Trial, subject: int) -> None:
@@ -176,14 +185,14 @@ def observed_predicted(simulated: xr.DataTree, trial: Trial, *, log: bool = Fals
         `simulated` is of new subjects or of another trial.
     """
     data = predictions(simulated, trial)
-    picture, axes = panels(1, 2, (8, 4), sharex=True, sharey=True)
+    picture, axes = panels(1, 2, (9, 4.5), sharex=True, sharey=True)
     unit, level = trial.units["DV"], data["DV"].values
     for ax, name in zip(axes.flat, ("PRED", "IPRED"), strict=True):
         x = data[name].values
         shown = (x > 0) & (level > 0) if log else np.isfinite(x)
         ends = _ends(np.concatenate([x[shown], level[shown]]), log=log)
         ax.plot(ends, ends, color=MUTED, lw=1, ls=(0, (4, 2)), label="identity")
-        ax.scatter(x[shown], level[shown], rasterized=x.size > MANY, label="level", **POINTS)
+        ax.scatter(x[shown], level[shown], rasterized=x.size > MANY, label="observed", **POINTS)
         scale, back = (np.log, np.exp) if log else (np.asarray, np.asarray)
         middle = [back(v) for v in trend(scale(x[shown]), scale(level[shown]))]
         ax.plot(*middle, color=VERMILLION, lw=1.4, label="local trend")
@@ -233,7 +242,7 @@ def residuals(simulated: xr.DataTree, posterior: xr.DataTree, trial: Trial) -> F
         ax.axhline(0, color=INK, lw=0.7)
         for side, text in ((-1.96, "_"), (1.96, "±1.96 sd")):
             ax.axhline(side, color=MUTED, lw=0.9, ls=(0, (4, 2)), label=text)
-        ax.scatter(x, y, rasterized=x.size > MANY, label="level", **POINTS)
+        ax.scatter(x, y, rasterized=x.size > MANY, label="observed", **POINTS)
         ax.plot(*trend(x, y), color=VERMILLION, lw=1.4, label="local trend")
         kind = {"TIME": "Time", "IPRED": "Individual prediction IPRED"}[name]
         unit = trial.units["TIME" if name == "TIME" else "DV"]

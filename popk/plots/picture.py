@@ -2,8 +2,8 @@
 
 References
 ----------
-.. [1] Okabe M, Ito K (2008). Color universal design (CUD): how to make figures and presentations that
-   are friendly to colorblind people. University of Tokyo.
+.. [1] Okabe M, Ito K (2008). Color universal design (CUD): how to make figures and presentations
+   that are friendly to colorblind people. University of Tokyo.
 .. [2] Wong B (2011). Points of view: color blindness. Nat Methods 8:441. doi:10.1038/nmeth.1618
 """
 
@@ -80,9 +80,9 @@ def labels(ax: Axes, x: str, y: str) -> None:
 def legend(picture: Figure, source: Axes, columns: int) -> None:
     """Put one legend for all panels above them."""
     handles, names = source.get_legend_handles_labels()
-    outside = "outside " if picture.get_layout_engine() else ""
+    place: Any = "outside upper center" if picture.get_layout_engine() else "upper center"
     picture.legend(
-        handles, names, loc=f"{outside}upper center", ncols=columns, frameon=False, fontsize=SMALL,
+        handles, names, loc=place, ncols=columns, frameon=False, fontsize=SMALL,
         labelcolor=INK, handlelength=1.8, columnspacing=1.4,
     )  # fmt: skip
 

@@ -40,7 +40,7 @@ def vpc(check: xr.Dataset, *, log: bool = False) -> Figure:
        predictive checks for diagnosing nonlinear mixed-effects models. AAPS J 13:143-151.
        doi:10.1208/s12248-011-9255-z
     """
-    picture, axes = panels(1, 1, (8, 4.4))
+    picture, axes = panels(1, 1, (9, 4.6))
     ax, center = axes[0, 0], check["center"].values
     percentiles = [float(p) for p in check["percentile"].values]
     middle = percentiles[int(np.argmin(np.abs(np.array(percentiles) - 50)))]
@@ -50,6 +50,15 @@ def vpc(check: xr.Dataset, *, log: bool = False) -> Figure:
         rasterized=check.sizes["observation"] > MANY,
     )  # fmt: skip
     percent = f"{100 * float(check.attrs['interval']):g}%"
+    if log:  # what is not positive has no place on the axis; a band reaches down to its end
+        positive = check["DV"].values[check["DV"].values > 0]
+        floor = 0.7 * float(positive.min())
+        ax.set_ylim(floor, 1.1 * float(max(positive.max(), check["upper"].max())))
+        check = check.assign(
+            lower=check["lower"].clip(min=floor),
+            upper=check["upper"].clip(min=floor),
+            observed=check["observed"].where(check["observed"] > 0),
+        )
     for p in [*outer, middle]:
         one = check.sel(percentile=p)
         inner, first = p == middle, p == (outer or [middle])[0]

@@ -1,4 +1,4 @@
-"""Did the chains agree, and where did they end? Traces and intervals of the population parameters."""
+"""Did the chains agree, and where did they end? Traces and intervals of population parameters."""
 
 import math
 from typing import Any
@@ -33,10 +33,14 @@ def trace(posterior: xr.DataTree) -> Figure:
     names = list(summary(posterior).index)
     columns = min(3, len(names))
     rows = math.ceil(len(names) / columns)
-    picture, axes = panels(rows, columns, (10, 0.4 + 1.5 * rows), sharex=True)
+    picture, axes = panels(rows, columns, (9, 0.4 + 1.4 * rows), sharex=True)
     data = xr.Dataset({n: (("chain", "draw"), draws[n]) for n in names})
-    data = data.assign_coords(chain=np.arange(data.sizes["chain"]), draw=np.arange(data.sizes["draw"]))
-    tree = xr.DataTree.from_dict({"posterior": data, "sample_stats": posterior["sample_stats"].dataset})
+    data = data.assign_coords(
+        chain=np.arange(data.sizes["chain"]), draw=np.arange(data.sizes["draw"])
+    )
+    tree = xr.DataTree.from_dict(
+        {"posterior": data, "sample_stats": posterior["sample_stats"].dataset}
+    )
     az.plot_trace(
         tree,
         plot_collection=_collection(picture, data, dict(zip(names, axes.flat, strict=False)),
@@ -69,14 +73,14 @@ def forest(posterior: xr.DataTree, interval: float = 0.9) -> Figure:
     Returns
     -------
     Figure
-        ArviZ's ``plot_forest``, one panel a scale: parameters with units of their own (typical values
-        and residual error) relative to their medians, omegas as they are, correlations and effects
-        around 0. Beside each, its median and interval in its own unit.
+        ArviZ's ``plot_forest``, one panel a scale: parameters with units of their own (typical
+        values and residual error) relative to their medians, omegas as they are, correlations and
+        effects around 0. Beside each, its median and interval in its own unit.
     """
     draws, table = population_draws(posterior), summary(posterior, interval)
     scales = _scales(draws, list(table.index))
     heights = [len(names) + 0.8 for names in scales.values()]
-    picture, axes = panels(len(scales), 1, (8, 0.35 + 0.3 * sum(heights)), height_ratios=heights)
+    picture, axes = panels(len(scales), 1, (9, 0.35 + 0.3 * sum(heights)), height_ratios=heights)
     for (scale, names), ax in zip(scales.items(), axes.flat, strict=True):
         relative = scale.startswith("relative")
         shown = {n: draws[n] / (table["median"][n] if relative else 1.0) for n in names}
@@ -118,8 +122,8 @@ def _intervals(picture: Picture, ax: Axes, draws: dict[str, np.ndarray], interva
     collection = _collection(picture, data, dict.fromkeys(draws, ax))
     collection.update_aes_from_dataset("y", heights)
     az.plot_forest(
-        data, plot_collection=collection, combined=True, labels=[], ci_kind="eti",
-        ci_probs=(0.5, interval), point_estimate="median",
+        xr.DataTree.from_dict({"posterior": data}), plot_collection=collection, combined=True,
+        labels=[], ci_kind="eti", ci_probs=(0.5, interval), point_estimate="median",
         visuals={"twig": {"color": BLUE, "width": 1.0}, "trunk": {"color": BLUE, "width": 3.0},
                  "point_estimate": {"color": BLUE, "facecolor": "white", "size": 22},
                  "ticklabels": False, "remove_axis": False},
@@ -128,7 +132,7 @@ def _intervals(picture: Picture, ax: Axes, draws: dict[str, np.ndarray], interva
 
 def _collection(picture: Picture, data: xr.Dataset, axes: dict[str, Axes], **options: Any) -> Any:
     """Return ArviZ's plot collection over axes that are there already: its own are pyplot's."""
-    from arviz_plots import PlotCollection
+    from arviz_plots.plot_collection import PlotCollection
 
     places = {name: xr.DataArray(np.array(ax, dtype=object)) for name, ax in axes.items()}
     tree = xr.DataTree.from_dict({

@@ -73,9 +73,7 @@ def event_table(frame: pd.DataFrame, subject: np.ndarray, record: np.ndarray) ->
     until = _next_reset(time, resets, subject)
     last = pd.Series(time).groupby(subject).transform("max").to_numpy()
 
-    given = np.isin(f["EVID"], [1, 4])
-    rows = np.repeat(np.arange(len(time)), np.where(given, f["ADDL"].astype(int) + 1, 0))
-    nth = pd.Series(rows).groupby(rows).cumcount().to_numpy()
+    rows, nth = _written_out(f["EVID"], f["ADDL"])
     dose_time = time[rows] + nth * f["II"][rows]
     # Doses after the last record, or after a reset, never act, whatever their lag.
     acts = (nth == 0) | (dose_time <= np.minimum(last, until)[rows])
@@ -83,30 +81,38 @@ def event_table(frame: pd.DataFrame, subject: np.ndarray, record: np.ndarray) ->
     infused = f["RATE"][rows] > 0
     stop_rows = rows[infused]
     stop_time = dose_time[infused] + f["AMT"][stop_rows] / f["RATE"][stop_rows]
-
-    every = np.arange(len(time))
-    reset_rows = every[resets]
+    every, reset_rows = np.arange(len(time)), np.flatnonzero(resets)
     parts = [
         (OUTPUT, every, time, record.astype(float)),
         (RESET, reset_rows, time[reset_rows], record[reset_rows] - 0.75),
         (DOSE, rows, dose_time, np.where(nth == 0, record[rows] - 0.5, EARLY)),
         (STOP, stop_rows, stop_time, np.full(len(stop_rows), EARLY)),
     ]
-    row = np.concatenate([p[1] for p in parts])
-    kind = np.concatenate([np.full(len(p[1]), p[0]) for p in parts])
-    when = np.concatenate([p[2] for p in parts])
-    position = np.concatenate([p[3] for p in parts])
+    kind = np.repeat([p[0] for p in parts], [len(p[1]) for p in parts])
+    row, when, position = (np.concatenate([p[i] for p in parts]) for i in (1, 2, 3))
     order = np.lexsort((position, when, subject[row]))
     row, kind = row[order], kind[order]
     dosing = np.isin(kind, [DOSE, STOP])
     return _rectangle(
         subject[row],
         EventTable(
-            kind=kind, time=when[order], position=position[order], record=record[row],
-            amount=np.where(dosing, f["AMT"][row], 0.0), rate=np.where(dosing, f["RATE"][row], 0.0),
-            compartment=np.where(dosing, f["CMT"][row], 0), epoch=epoch[row],
+            kind=kind,
+            time=when[order],
+            position=position[order],
+            record=record[row],
+            amount=np.where(dosing, f["AMT"][row], 0.0),
+            rate=np.where(dosing, f["RATE"][row], 0.0),
+            compartment=np.where(dosing, f["CMT"][row], 0),
+            epoch=epoch[row],
         ),
     )
+
+
+def _written_out(evid: np.ndarray, addl: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the row of every dose, further ones included, and which of its row's doses it is."""
+    given = np.isin(evid, [1, 4])
+    rows = np.repeat(np.arange(len(evid)), np.where(given, addl.astype(int) + 1, 0))
+    return rows, pd.Series(rows).groupby(rows).cumcount().to_numpy()
 
 
 def _next_reset(time: np.ndarray, resets: np.ndarray, subject: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Rules of a record table as data: each rule finds the rows that break it and says what to do."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -55,7 +55,7 @@ class Rule(NamedTuple):
 
     name: str
     column: str
-    broken: Callable[[pd.DataFrame], "pd.Series[bool]"]
+    broken: Callable[[Any], Any]
     says: str
 
 
@@ -68,7 +68,10 @@ def problems(frame: pd.DataFrame, rules: Iterable[Rule]) -> list[Problem]:
             row = {str(k): _text(v) for k, v in frame.iloc[position].items()}
             says = rule.says.format(**row)
             found.append(
-                (int(position), Problem(rule.column, says, frame["ROW"].iloc[position], row["ID"], row["TIME"]))
+                (
+                    int(position),
+                    Problem(rule.column, says, frame["ROW"].iloc[position], row["ID"], row["TIME"]),
+                )
             )
     return [problem for _, problem in sorted(found, key=lambda pair: pair[0])]
 

@@ -34,7 +34,7 @@ def with_curves(trial: Trial, points: int = 60) -> Trial:
         step = max(float(np.ptp(own["TIME"])), 1e-9) / points
         gaps = np.diff(own["TIME"].to_numpy(), prepend=np.nan)
         for at, gap, evid, time in zip(own.index, gaps, own["EVID"], own["TIME"], strict=True):
-            between = int(gap / step) if gap > 0 else 0  # not back over a new occasion
+            between = max(2, int(gap / step)) if gap > 0 else 0  # not back over a new occasion
             asked += [(at - 0.5, at, t) for t in np.linspace(time - gap, time, between + 2)[1:-1]]
             if evid in (1, 4):
                 asked.append((at + 0.5, at, time))

@@ -33,7 +33,7 @@ def inline(figure: Figure, name: str, says: str) -> Markup:
     figure.patch.set_alpha(0.0)
     figure.savefig(buffer, format="svg", dpi=160, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
-    text = text[text.index("<svg"):]
+    text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, count=1, flags=re.S)
     # A page scales its pictures: they have proportions, and no size.
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
@@ -54,6 +54,4 @@ def _own_ids(text: str, name: str) -> str:
     """Return an SVG whose ids are its own in the page, and the same at every build."""
     ids = dict.fromkeys(re.findall(r'\bid="([^"]+)"', text))
     new = {old: f"{name}-{i}" for i, old in enumerate(ids)}
-    return re.sub(
-        r'(\bid="|href="#|url\(#)([^")]+)', lambda m: m[1] + new.get(m[2], m[2]), text
-    )
+    return re.sub(r'(\bid="|href="#|url\(#)([^")]+)', lambda m: m[1] + new.get(m[2], m[2]), text)

@@ -62,9 +62,7 @@ def one_compartment_bolus(t: Scalar, CL: Scalar, V: Scalar) -> tuple[Square, Squ
     return _matrix((decay(t, k),)), _matrix((transfer(t, k, jnp.zeros_like(k)),))
 
 
-def one_compartment_oral(
-    t: Scalar, CL: Scalar, V: Scalar, KA: Scalar
-) -> tuple[Square, Square]:
+def one_compartment_oral(t: Scalar, CL: Scalar, V: Scalar, KA: Scalar) -> tuple[Square, Square]:
     r"""Return P and Q of :math:`A_d' = -k_a A_d + r_d,\; A_c' = k_a A_d - k A_c + r_c`.
 
     Parameters
@@ -142,10 +140,16 @@ def two_compartment_oral(
     central, peripheral = one + two * cc, two * pc
     depot = transfer(t, KA, zero)
     return (
-        _matrix((decay(t, KA), zero, zero), (KA * central, P[0, 0], P[0, 1]),
-                (KA * peripheral, P[1, 0], P[1, 1])),
-        _matrix((depot, zero, zero), (Q_iv[0, 0] - central, Q_iv[0, 0], Q_iv[0, 1]),
-                (Q_iv[1, 0] - peripheral, Q_iv[1, 0], Q_iv[1, 1])),
+        _matrix(
+            (decay(t, KA), zero, zero),
+            (KA * central, P[0, 0], P[0, 1]),
+            (KA * peripheral, P[1, 0], P[1, 1]),
+        ),
+        _matrix(
+            (depot, zero, zero),
+            (Q_iv[0, 0] - central, Q_iv[0, 0], Q_iv[0, 1]),
+            (Q_iv[1, 0] - peripheral, Q_iv[1, 0], Q_iv[1, 1]),
+        ),
     )
 
 

@@ -1,9 +1,7 @@
-"""What is a population as padded arrays? The `Trial`, and the functions that read one."""
+"""The arrays of a population: `Trial`, and how checked records become one."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from html import escape
-from pathlib import Path
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import equinox as eqx
@@ -15,43 +13,11 @@ from jaxtyping import Bool, Float, Int
 
 from popk import units as unit_rules
 from popk.records.events import PADDING, EventTable, event_table
-from popk.records.nonmem import DEFAULTS, Records, check_records, read_rows
-from popk.records.provenance import NOTHING, Provenance, read_provenance, sha256
 from popk.records.table import DataError, Problem
-
+from popk.trial.source import Source
 
 # On the host NumPy's, inside a compiled function JAX's: one transfer a call, not one an array.
 Array = np.ndarray | jax.Array
-
-
-class Source(NamedTuple):
-    """Where a trial came from; stays on the host.
-
-    Attributes
-    ----------
-    frame : DataFrame
-        The checked records, one row each, in file order.
-    ids : tuple of str
-        The subjects, in file order.
-    units : dict of str to str
-        The unit of TIME, AMT, DV and each covariate.
-    covariates : tuple of str
-    levels : dict
-        What the codes of categorical covariates mean.
-    name, fingerprint : str
-        The file and its SHA-256 ("DataFrame" and the hash of its CSV for a table in memory).
-    """
-
-    frame: pd.DataFrame
-    ids: tuple[str, ...]
-    units: dict[str, str]
-    covariates: tuple[str, ...]
-    levels: dict[str, dict[str, str]]
-    name: str
-    fingerprint: str
-
-    __hash__ = object.__hash__
-    __eq__ = object.__eq__
 
 
 class Design(NamedTuple):
@@ -122,6 +88,12 @@ class Trial(eqx.Module):
         What happens to each subject, in order.
     concentration_factor : Float[Array, ""]
         From amounts per L to the unit of DV.
+    covariates : dict of str to Float[Array, "subject _"]
+        Each [subject, 1] or [subject, record]; ask `covariate` for one.
+    design : Design
+        What a compiled model may depend on beside arrays.
+    source : Source or None
+        The host's table; None inside a compiled function.
     """
 
     time: Float[Array, "*s r"]
@@ -178,8 +150,16 @@ class Trial(eqx.Module):
         """
         if name not in self.covariates:
             have = ", ".join(self.covariates) or "no covariates"
-            raise DataError("the trial", [Problem(name, f"{name} is no covariate of it; it has {have}; "
-                                                        f"read it with covariates=['{name}']")])
+            raise DataError(
+                "the trial",
+                [
+                    Problem(
+                        name,
+                        f"{name} is no covariate of it; it has {have}; "
+                        f"read it with covariates=['{name}']",
+                    )
+                ],
+            )
         return self.covariates[name]
 
     def arrays(self) -> "Trial":
@@ -202,12 +182,16 @@ class Trial(eqx.Module):
             recorded=_filled(self.recorded, records, False),
             observations=o.filled(levels),
             events=EventTable(
-                _filled(e.kind, events, PADDING), _filled(e.time, events, "edge"),
-                _filled(e.position, events, np.inf), *(_filled(x, events, 0) for x in e[3:]),
+                _filled(e.kind, events, PADDING),
+                _filled(e.time, events, "edge"),
+                _filled(e.position, events, np.inf),
+                *(_filled(x, events, 0) for x in e[3:]),
             ),
             concentration_factor=self.concentration_factor,
-            covariates={k: _filled(v, records, "edge") if v.shape[-1] > 1 else v
-                        for k, v in self.covariates.items()},
+            covariates={
+                k: _filled(v, records, "edge") if v.shape[-1] > 1 else v
+                for k, v in self.covariates.items()
+            },
             design=self.design,
             source=None,
         )
@@ -227,12 +211,23 @@ class Trial(eqx.Module):
         def one(x: Array) -> Array:
             return np.asarray(x)[:, None]
 
-        levels = Observations(own(o.subject * 0, 0), own(o.record, 0), own(o.value, 1.0),
-                              own(o.measured, False), own(o.below, False), own(o.limit, 1.0))
+        levels = Observations(
+            own(o.subject * 0, 0),
+            own(o.record, 0),
+            own(o.value, 1.0),
+            own(o.measured, False),
+            own(o.below, False),
+            own(o.limit, 1.0),
+        )
         return dataclasses.replace(
-            self, time=one(self.time), recorded=one(self.recorded), observations=levels,
-            events=jax.tree.map(one, self.events), covariates=jax.tree.map(one, self.covariates),
-            concentration_factor=np.broadcast_to(self.concentration_factor, shape[:1]), source=None,
+            self,
+            time=one(self.time),
+            recorded=one(self.recorded),
+            observations=levels,
+            events=jax.tree.map(one, self.events),
+            covariates=jax.tree.map(one, self.covariates),
+            concentration_factor=np.broadcast_to(self.concentration_factor, shape[:1]),
+            source=None,
         )
 
     def __getitem__(self, ids: str | int | Sequence[str | int]) -> "Trial":
@@ -246,13 +241,15 @@ class Trial(eqx.Module):
         wanted = [str(ids)] if isinstance(ids, str | int) else [str(one) for one in ids]
         unknown = [one for one in wanted if one not in self.ids]
         if unknown or not wanted:
-            raise KeyError(f"no ID {', '.join(unknown) or 'given'}; the trial has {', '.join(self.ids)}")
+            raise KeyError(
+                f"no ID {', '.join(unknown) or 'given'}; the trial has {', '.join(self.ids)}"
+            )
         frame = self.host.frame
         return self.replaced(frame[frame["ID"].isin(wanted)].reset_index(drop=True))
 
     def replaced(self, frame: pd.DataFrame) -> "Trial":
         """Return a trial of the same source with other checked records."""
-        return _trial(self.host._replace(frame=frame))
+        return trial_of(self.host._replace(frame=frame))
 
     def without(self, ids: str | int | Sequence[str | int]) -> "Trial":
         """Return the trial of all other subjects."""
@@ -265,12 +262,7 @@ class Trial(eqx.Module):
 
         Units, covariates and codes travel in ``attrs``.
         """
-        frame = self.host.frame.drop(columns="ROW")
-        frame.attrs = {
-            "units": self.units, "covariates": list(self.host.covariates),
-            "levels": self.host.levels, "name": self.host.name,
-        }
-        return frame
+        return self.host.table()
 
     def to_xarray(self) -> xr.Dataset:
         """Return the records as a Dataset of dimensions (subject, record), NaN on padding."""
@@ -285,119 +277,31 @@ class Trial(eqx.Module):
             grid[subject, record] = frame[name]
             unit = self.units.get(name)
             columns[name] = (("subject", "record"), grid, {"units": unit} if unit else {})
-        return xr.Dataset(columns, coords={"subject": list(self.ids)}, attrs={"source": self.host.name})
+        return xr.Dataset(
+            columns, coords={"subject": list(self.ids)}, attrs={"source": self.host.name}
+        )
 
     def summary(self) -> pd.Series:
         """Return the counts that describe the trial."""
-        f = self.host.frame
-        observed = f["EVID"].eq(0) & f["MDV"].eq(0)
-        per_subject = observed.groupby(f["ID"], sort=False).sum()
-        return pd.Series({
-            "subjects": len(self.ids),
-            "records": len(f),
-            "doses": int((f["EVID"].isin([1, 4]) * (f["ADDL"] + 1)).sum()),
-            "levels": int(observed.sum()),
-            "levels a subject": f"{per_subject.min()} to {per_subject.max()}",
-            "below the limit of quantification": int((observed & f["BLQ"].eq(1)).sum()),
-            "time": f"{f['TIME'].min():g} to {f['TIME'].max():g} {self.units['TIME']}",
-        })
+        return self.host.summary()
 
     def __repr__(self) -> str:
         """Return the trial's counts on a few lines."""
         if self.source is None:
             return f"Trial(arrays of {self.time.shape})"
-        counts = self.summary()
         units = ", ".join(f"{name} [{unit}]" for name, unit in self.units.items())
-        lines = [f"Trial {self.host.name}", *(f"  {k}: {v}" for k, v in counts.items()), f"  {units}"]
-        return "\n".join(lines)
+        lines = [f"  {name}: {value}" for name, value in self.summary().items()]
+        return "\n".join([f"Trial {self.host.name}", *lines, f"  {units}"])
 
     def _repr_html_(self) -> str:
-        """Return the trial's counts and first records for a notebook."""
-        counts = "".join(
-            f"<tr><th style='text-align:left'>{escape(k)}</th><td>{escape(str(v))}</td></tr>"
-            for k, v in self.summary().items()
-        )
-        shown = self.to_dataframe().head(5).rename(
-            columns={n: f"{n} [{u}]" for n, u in self.units.items()})
-        # Columns that say nothing here (no rate, no further doses) are left out of the picture.
-        silent = [c for c in shown if c in DEFAULTS and not (self.host.frame[c].fillna(0) != 0).any()]
-        return (f"<b>Trial</b> {escape(self.host.name)}<table>{counts}</table>"
-                f"{shown.drop(columns=silent).to_html(index=False, border=0)}")
-
-
-def read_nonmem(
-    source: str | Path | pd.DataFrame,
-    *,
-    columns: Mapping[str, str] | None = None,
-    covariates: Sequence[str] | None = None,
-    units: Mapping[str, str] | None = None,
-) -> Trial:
-    """Return the trial in a NONMEM-layout file or DataFrame.
-
-    Parameters
-    ----------
-    source : path or DataFrame
-        A text table with a header, separated by commas, semicolons, tabs or white space, or a
-        DataFrame (whose index names its rows in errors).
-    columns : mapping, optional
-        For a standard column, its name in the table: ``{"DV": "CONC"}``.
-    covariates : sequence of str, optional
-        The covariate columns; by default those of the provenance file.
-    units : mapping, optional
-        The unit of TIME, AMT, DV and every covariate (``"1"`` for a code or a fraction); by default
-        those of the provenance file, ``NAME.toml`` beside ``NAME.csv``.
-
-    Raises
-    ------
-    DataError
-        Anything in the table is wrong or unsupported; all problems are listed together.
-
-    Examples
-    --------
-    >>> import popk
-    >>> trial = popk.read_nonmem("data/theophylline.csv")
-    >>> trial.n_subjects
-    12
-    """
-    if isinstance(source, pd.DataFrame):
-        original, where, known = source, source.attrs.get("name", "DataFrame"), NOTHING
-        fingerprint = sha256(source.to_csv(index=False).encode())
-        known = Provenance(source.attrs.get("units", {}), tuple(source.attrs.get("covariates", ())),
-                           source.attrs.get("levels", {}), {})
-    else:
-        path = Path(source)
-        where = str(source)
-        original, content = read_rows(path)
-        known, fingerprint = read_provenance(path, content), sha256(content)
-    records = check_records(original, where, columns, covariates, known)
-    described = {n: known.units[own] for n, own in records.names.items() if own in known.units}
-    used = _units(records, where, {**known.units, **described, **(units or {})})
-    ids = tuple(dict.fromkeys(records.frame["ID"]))
-    return _trial(Source(records.frame, ids, used, records.covariates, known.levels, where, fingerprint))
-
-
-def _units(records: Records, where: str, units: Mapping[str, str]) -> dict[str, str]:
-    """Return the units of TIME, AMT, DV and the covariates, each checked."""
-    names = ["TIME", "AMT", "DV", *records.covariates]
-    found = [
-        Problem(n, f"{n} has no unit; give units={{'{n}': ...}} or describe it in the .toml beside the file")
-        for n in names if n not in units
-    ]
-    for name in [n for n in names if n in units]:
-        try:
-            unit_rules.parse(units[name])
-        except unit_rules.UnitError as error:
-            found.append(Problem(name, f"{name}: {error}"))
-    if found:
-        raise DataError(where, found)
-    return {name: units[name] for name in names}
+        return self.host.html()
 
 
 def _bucket(size: int) -> int:
     return 1 << max(3, (size - 1).bit_length())
 
 
-def _filled(values: Array, size: int, blank: float | int | str) -> Array:
+def _filled(values: Array, size: int, blank: float | int | str) -> np.ndarray:
     """Return an array whose last axis is filled up, with a value or its own last one."""
     array = np.asarray(values)
     missing = [(0, 0)] * (array.ndim - 1) + [(0, size - array.shape[-1])]
@@ -411,7 +315,7 @@ def _places(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return pd.factorize(frame["ID"])[0], frame.groupby("ID", sort=False).cumcount().to_numpy()
 
 
-def _trial(source: Source) -> Trial:
+def trial_of(source: Source) -> Trial:
     """Return the arrays of checked records."""
     frame = source.frame
     subject, record = _places(frame)
@@ -430,7 +334,9 @@ def _trial(source: Source) -> Trial:
         observations=_observations(frame[level], subject[level], record[level]),
         events=table,
         concentration_factor=np.asarray(1.0 if factor is None else factor),
-        covariates={n: _covariate(frame[n].to_numpy(), subject, record, shape) for n in source.covariates},
+        covariates={
+            n: _covariate(frame[n].to_numpy(), subject, record, shape) for n in source.covariates
+        },
         design=Design(
             infusions=bool((dosed & frame["RATE"].gt(0)).any()),
             resets=bool(frame["EVID"].isin([3, 4]).any()),
@@ -463,6 +369,8 @@ def _covariate(
     """Return a covariate as [subject, 1] if it is constant in every subject, else [subject, record]."""
     last = pd.Series(values).groupby(subject).transform("last").to_numpy()
     first = pd.Series(values).groupby(subject).first().to_numpy()
-    grid = np.repeat(pd.Series(values).groupby(subject).last().to_numpy()[:, None], shape[1], axis=1)
+    grid = np.repeat(
+        pd.Series(values).groupby(subject).last().to_numpy()[:, None], shape[1], axis=1
+    )
     grid[subject, record] = values
     return first[:, None] if np.array_equal(last, values) else grid

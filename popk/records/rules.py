@@ -1,0 +1,134 @@
+"""What may a record say? The rules of NONMEM-layout records, as data."""
+
+from typing import Any
+
+from popk.records.table import Rule
+
+
+def _dose(f: Any) -> Any:
+    return f["EVID"].isin([1, 4])
+
+
+def _previous(f: Any, column: str) -> Any:
+    return f.groupby("ID", sort=False)[column].shift()
+
+
+#: The rules of one record, as data. The order is that of the columns.
+RULES = (
+    Rule(
+        "an ID is one block of rows",
+        "ID",
+        lambda f: f["ID"].ne(f["ID"].shift()) & f["ID"].duplicated(),
+        "ID {ID} was already used further up; put all its records together, or give it another ID",
+    ),
+    Rule("an ID is given", "ID", lambda f: f["ID"].eq(""), "ID is missing; every record needs one"),
+    Rule(
+        "a time is given",
+        "TIME",
+        lambda f: f["TIME"].isna(),
+        "TIME is missing; every record needs one",
+    ),
+    Rule(
+        "time goes on within an ID",
+        "TIME",
+        lambda f: f["TIME"].lt(_previous(f, "TIME")) & ~f["EVID"].isin([3, 4]),
+        "TIME goes back; sort the records, or start a new occasion with EVID 3 or 4",
+    ),
+    Rule(
+        "an EVID is known",
+        "EVID",
+        lambda f: ~f["EVID"].isin([0, 1, 2, 3, 4]),
+        "EVID is {EVID}; use 0 (observation), 1 (dose), 2 (other), 3 (reset) or 4 (reset and dose)",
+    ),
+    Rule(
+        "an amount is not negative",
+        "AMT",
+        lambda f: f["AMT"].lt(0),
+        "AMT is {AMT}; a dose must be positive",
+    ),
+    Rule(
+        "a dose has an amount",
+        "AMT",
+        lambda f: _dose(f) & f["AMT"].eq(0) & f["SS"].eq(0),
+        "AMT is 0 on a dose (EVID {EVID}); give the amount, or set EVID 2",
+    ),
+    Rule(
+        "only a dose has an amount",
+        "AMT",
+        lambda f: ~_dose(f) & f["AMT"].ne(0),
+        "AMT is {AMT} on EVID {EVID}; set EVID 1 if it is a dose, AMT 0 if not",
+    ),
+    Rule(
+        "only a dose has a rate",
+        "RATE",
+        lambda f: ~_dose(f) & f["RATE"].ne(0),
+        "RATE is {RATE} on EVID {EVID}; set EVID 1 if it is an infusion, RATE 0 if not",
+    ),
+    Rule(
+        "a rate is known",
+        "RATE",
+        lambda f: _dose(f) & f["RATE"].lt(0),
+        "RATE is {RATE}; modeled rates (-1) and durations (-2) are not supported yet: give RATE > 0 "
+        "for an infusion, 0 for a bolus",
+    ),
+    Rule(
+        "steady state is not supported",
+        "SS",
+        lambda f: f["SS"].ne(0),
+        "SS is {SS}; steady-state doses are not supported yet: write the doses out, with ADDL and II",
+    ),
+    Rule(
+        "a number of further doses is not negative",
+        "ADDL",
+        lambda f: f["ADDL"].lt(0),
+        "ADDL is {ADDL}; give the number of further doses, or 0",
+    ),
+    Rule(
+        "further doses have an interval",
+        "II",
+        lambda f: f["ADDL"].gt(0) & f["II"].le(0),
+        "ADDL is {ADDL} but II is {II}; give the interval between doses",
+    ),
+    Rule(
+        "only a dose is repeated",
+        "ADDL",
+        lambda f: ~_dose(f) & f["ADDL"].gt(0),
+        "ADDL is {ADDL} on EVID {EVID}; only a dose has further doses",
+    ),
+    Rule(
+        "a compartment is not negative",
+        "CMT",
+        lambda f: f["CMT"].lt(0),
+        "CMT is {CMT}; turning a compartment off is not supported yet",
+    ),
+    Rule(
+        "MDV is 0 or 1",
+        "MDV",
+        lambda f: ~f["MDV"].isin([0, 1]),
+        "MDV is {MDV}; use 0 (DV counts) or 1 (it does not)",
+    ),
+    Rule(
+        "only an observation has a level",
+        "MDV",
+        lambda f: f["EVID"].ne(0) & f["MDV"].eq(0),
+        "MDV is 0 on EVID {EVID}; set MDV 1, and put a level on a row of its own with EVID 0",
+    ),
+    Rule(
+        "an observation has a level",
+        "DV",
+        lambda f: f["EVID"].eq(0) & f["MDV"].eq(0) & f["DV"].isna() & f["BLQ"].eq(0),
+        "DV is missing on an observation; set MDV 1, or give LLOQ and BLQ 1",
+    ),
+    Rule(
+        "BLQ is 0 or 1",
+        "BLQ",
+        lambda f: ~f["BLQ"].isin([0, 1]),
+        "BLQ is {BLQ}; use 1 for a level below the limit of quantification, 0 if not",
+    ),
+    Rule(
+        "a level below the limit has a limit",
+        "LLOQ",
+        lambda f: f["BLQ"].eq(1) & ~f["LLOQ"].gt(0),
+        "LLOQ is {LLOQ} where BLQ is 1; give the limit of quantification",
+    ),
+)
