@@ -279,6 +279,10 @@ def twin(
     from popk.twins import Twin
 
     opened = open_run(run)
+    if not patient.with_suffix(".toml").is_file():  # nothing beside it: as in the trial of the fit
+        known = opened.trial.host
+        unit = [f"{name}={text}" for name, text in known.units.items()] + (unit or [])
+        covariates = ",".join(known.covariates) if covariates is None else covariates
     trial = _trial(patient, unit, column, covariates)
     if id is not None:
         if id not in trial.ids:

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -51,16 +52,23 @@ def by_hand(trial):
     return predictions_of(trial, 1.2 * ipred, ipred=ipred, pred=0.8 * ipred, new_subjects=False)
 
 
-def points(ax) -> np.ndarray:
+def outline(band: Any) -> np.ndarray:
+    """Return the corners of a band, [corner, 2]."""
+    return np.asarray(band.get_paths()[0].vertices)
+
+
+def points(ax: Any) -> np.ndarray:
     """Return what is drawn as points, [point, 2]."""
-    return np.concatenate([c.get_offsets() for c in ax.collections if isinstance(c, PathCollection)])
+    return np.concatenate(
+        [c.get_offsets() for c in ax.collections if isinstance(c, PathCollection)]
+    )
 
 
 def shown(figure: Figure) -> list:
     return [ax for ax in figure.axes if ax.get_visible()]
 
 
-def texts_overlap(figure: Figure) -> list[tuple[str, str]]:
+def texts_overlap(figure: Any) -> list[tuple[str, str]]:
     """Return pairs of texts that lie on one another."""
     FigureCanvasAgg(figure).draw()
     boxes = []
@@ -93,8 +101,7 @@ def test_individual_fits_show_each_subject_with_levels_median_and_bands(by_hand,
         pred, middle = (line.get_ydata() for line in ax.lines)
         np.testing.assert_allclose(middle, np.median(ipred[:, own], axis=0))
         np.testing.assert_allclose(pred, np.median(0.8 * ipred[:, own], axis=0))
-        wide, narrow = [c.get_paths()[0].vertices for c in ax.collections
-                        if isinstance(c, PolyCollection)]  # fmt: skip
+        wide, narrow = (outline(c) for c in ax.collections if isinstance(c, PolyCollection))
         low, high = np.quantile(ipred[:, own], [0.1, 0.9], axis=0)
         assert narrow[:, 1].min() == pytest.approx(low.min())
         assert narrow[:, 1].max() == pytest.approx(high.max())
@@ -191,7 +198,7 @@ def test_a_vpc_draws_the_numbers_of_its_dataset(new, theophylline, log):
     np.testing.assert_allclose(lines["observed median"].get_xdata(), check["center"])
     bands = [c for c in ax.collections if isinstance(c, PolyCollection)]
     assert len(bands) == 3
-    middle = bands[-1].get_paths()[0].vertices[:, 1]
+    middle = outline(bands[-1])[:, 1]
     assert middle.max() == pytest.approx(float(check["upper"][1].max()))
     assert middle.min() == pytest.approx(float(check["lower"][1].min()))
     assert ax.get_yscale() == ("log" if log else "linear")
@@ -270,5 +277,5 @@ def test_figures_are_matplotlib_s_and_are_saved_in_any_format(same, theophylline
 
 
 def test_a_notebook_shows_a_figure_without_magic(same, theophylline):
-    figure = popk.plots.observed_predicted(same, theophylline)
+    figure: Any = popk.plots.observed_predicted(same, theophylline)
     assert figure._repr_png_().startswith(b"\x89PNG")

@@ -431,7 +431,7 @@ def reading(x, events, weights):
     p = {name: x[i : i + 1] for i, name in enumerate(NAMES[:5])}
     F = {"depot": x[5:6], "central": x[6:7]}
     lag = {"depot": x[7:8], "central": x[8:9]}
-    out = solve(TWO_COMPARTMENT_ORAL, p, events, N_RECORDS, EVERYTHING, F, lag)
+    out = solve(TWO_COMPARTMENT_ORAL, p, events, N_RECORDS, EVERYTHING, F=F, lag=lag)
     return (out * weights).sum()
 
 
@@ -469,7 +469,7 @@ def test_the_derivative_of_a_lagged_bolus_in_its_lag_is_that_of_the_curve_in_tim
 
     def level(lag):
         p = {k: jnp.asarray([v]) for k, v in ONE.items()}
-        out = solve(ONE_COMPARTMENT_ORAL, p, events, N_RECORDS, EVERYTHING, None, {"central": lag})
+        out = solve(ONE_COMPARTMENT_ORAL, p, events, N_RECORDS, EVERYTHING, lag={"central": lag})
         return out[1, CENTRAL]
 
     slope = jax.jit(jax.grad(lambda lag: level(lag[None])))(jnp.asarray(2.0))

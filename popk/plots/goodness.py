@@ -70,7 +70,8 @@ def individual_fits(
             f"popk.predict on this trial with new_subjects=False"
         )
     tails = (0.5 - interval / 2, 0.5 + interval / 2)
-    spans = [_span(group["TIME"].values[group["ID"].values == name]) for name in trial.ids]
+    time, recorded = np.asarray(trial.time), np.asarray(trial.recorded)
+    spans = [_span(time[i, recorded[i]]) for i in range(trial.n_subjects)]
     ends = [end for _, end in spans]
     together = float(np.median(ends)) > 0.6 * max(ends)
     if together:
@@ -88,6 +89,7 @@ def individual_fits(
 
 
 def _span(times: np.ndarray) -> tuple[float, float]:
+    """Return what a panel spans in time: the subject's records, doses too."""
     start, end = float(times.min()), float(times.max())
     pad = 0.03 * (end - start) or 0.5
     return start - pad, end + pad
@@ -120,7 +122,7 @@ def _grid(trial: Trial, *, together: bool) -> tuple[Picture, list[Axes]]:
     picture, axes = panels(rows, columns, (width, height), layout=None)
     picture.subplots_adjust(
         left=0.7 / width, right=1 - 0.1 / width, top=1 - 0.5 / height, bottom=0.55 / height,
-        wspace=0.1, hspace=0.25 if together else 0.45,
+        wspace=0.1 if together else 0.16, hspace=0.25 if together else 0.45,
     )  # fmt: skip
     for i, ax in enumerate(axes.flat):
         if i >= count:

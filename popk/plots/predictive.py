@@ -50,15 +50,9 @@ def vpc(check: xr.Dataset, *, log: bool = False) -> Figure:
         rasterized=check.sizes["observation"] > MANY,
     )  # fmt: skip
     percent = f"{100 * float(check.attrs['interval']):g}%"
-    if log:  # what is not positive has no place on the axis; a band reaches down to its end
-        positive = check["DV"].values[check["DV"].values > 0]
-        floor = 0.7 * float(positive.min())
-        ax.set_ylim(floor, 1.1 * float(max(positive.max(), check["upper"].max())))
-        check = check.assign(
-            lower=check["lower"].clip(min=floor),
-            upper=check["upper"].clip(min=floor),
-            observed=check["observed"].where(check["observed"] > 0),
-        )
+    floor = 0.7 * float(check["DV"].where(check["DV"] > 0).min())
+    if log:
+        check = _above(check, floor)
     for p in [*outer, middle]:
         one = check.sel(percentile=p)
         inner, first = p == middle, p == (outer or [middle])[0]
@@ -75,6 +69,7 @@ def vpc(check: xr.Dataset, *, log: bool = False) -> Figure:
     edges = np.append(check["left"].values, check["right"].values[-1])
     ax.vlines(edges, 0.98, 1, transform=ax.get_xaxis_transform(), color=INK, lw=0.7)
     if log:
+        ax.set_ylim(floor, 1.1 * float(max(check["DV"].max(), check["upper"].max())))
         logarithmic(ax, "y")
     kind = str(check["DV"].attrs.get("long_name", "DV"))
     kind = f"Prediction-corrected {kind.lower()}" if check.attrs["prediction_corrected"] else kind
@@ -82,6 +77,15 @@ def vpc(check: xr.Dataset, *, log: bool = False) -> Figure:
            with_unit(kind, check["DV"].attrs["units"]))  # fmt: skip
     legend(picture, ax, 3)
     return picture
+
+
+def _above(check: xr.Dataset, floor: float) -> xr.Dataset:
+    """Return a check for a logarithmic axis: bands that reach 0 end at its floor."""
+    return check.assign(
+        lower=check["lower"].clip(min=floor),
+        upper=check["upper"].clip(min=floor),
+        observed=check["observed"].where(check["observed"] > 0),
+    )
 
 
 def _ordinals(percentiles: list[float]) -> str:

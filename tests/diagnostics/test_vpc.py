@@ -23,7 +23,8 @@ def trial_at(times: np.ndarray, levels: np.ndarray, **columns: np.ndarray) -> po
         dose = pd.DataFrame({"TIME": [0.0], "EVID": 1, "AMT": 100.0, "MDV": 1})
         frames.append(pd.concat([dose, own]).assign(ID=str(i + 1)))
     frame = pd.concat(frames, ignore_index=True)
-    frame["BLQ"] = frame.get("BLQ", pd.Series(0, index=frame.index)).fillna(0)
+    if "BLQ" in frame:
+        frame["BLQ"] = frame["BLQ"].fillna(0)
     assert len(frame) == subjects * (count + 1)
     return popk.read_nonmem(frame, units=UNITS, covariates=())
 
