@@ -102,9 +102,7 @@ def fit(
     chains: Annotated[int, typer.Option(min=1)] = 4,
     warmup: Annotated[int, typer.Option(min=1)] = 1000,
     draws: Annotated[int, typer.Option(min=1)] = 2000,
-    centering: Annotated[
-        float, typer.Option(help="0 not centred, 1 centred.", min=0, max=1)
-    ] = 0.75,
+    centering: Annotated[float, typer.Option(help="0 not centred, 1 centred.", min=0, max=1)] = 0.5,
     target_accept: Annotated[
         float, typer.Option(help="Higher is slower and safer.", min=0.5, max=0.999)
     ] = 0.95,
@@ -159,8 +157,10 @@ def fit(
 
 
 def _report(model: Any, posterior: Any, trial: Any, path: Path) -> None:
+    from popk.inference.compilation import keep_compiled
     from popk.reports.page import report
 
+    keep_compiled()
     report(model, posterior, trial, path)
 
 
@@ -231,9 +231,11 @@ def predict(
 
     Example: popk predict runs/theophylline --new-subjects --out predictions.csv
     """
+    from popk.inference.compilation import keep_compiled
     from popk.runs import open_run
     from popk.simulation import predict as simulate
 
+    keep_compiled()
     opened = open_run(run)
     trial = opened.trial if data is None else _trial(data, unit, column, covariates)
     simulated = simulate(

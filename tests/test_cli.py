@@ -51,7 +51,7 @@ def test_a_short_fit_makes_a_whole_run_folder_and_exits_3(capsys, monkeypatch, t
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
     opened = popk.open_run(out)
     assert opened.info["convergence"]["converged"] is False
-    assert "NOT CONVERGED" in (out / "report.html").read_text().upper()
+    assert "did not converge" in (out / "report.html").read_text()
 
 
 def test_predict_prints_a_row_for_every_level(capsys, monkeypatch, run, tmp_path):

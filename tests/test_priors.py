@@ -53,7 +53,7 @@ def test_a_prior_that_is_given_is_taken_as_it_is(prior):
 
 @pytest.mark.parametrize("scale", [0, -0.5, 0.0, float("nan")])
 def test_a_scale_that_is_not_positive_is_refused_with_the_way_to_fix_a_value(scale):
-    with pytest.raises(ValueError, match="must be positive; popk.fixed") as caught:
+    with pytest.raises(ValueError, match=r"must be positive; popk\.fixed") as caught:
         half_normal(scale)
     assert str(caught.value) == (
         f"{scale} is no scale of a half-normal prior: it must be positive; "

@@ -22,7 +22,9 @@ def textbook(dose, CL, V, KA, t):
 # --- predict_at ---
 
 
-def test_theophylline_s_first_subject_follows_the_textbook_formula(theophylline_model, theophylline):
+def test_theophylline_s_first_subject_follows_the_textbook_formula(
+    theophylline_model, theophylline
+):
     found = popk.predict_at(theophylline_model, theophylline, TYPICAL).sel(subject="1")
     size = 79.6 / 70
     expected = textbook(319.992, 2.8 * size**0.75, 32 * size, 1.5, found["TIME"])
@@ -42,7 +44,9 @@ def test_random_effects_that_are_given_move_their_subject_alone(theophylline_mod
     np.testing.assert_array_equal(found[1:], at_0[1:])
 
 
-def test_a_prediction_has_its_axes_times_and_unit_and_nan_on_padding(phenobarbital_model, phenobarbital):
+def test_a_prediction_has_its_axes_times_and_unit_and_nan_on_padding(
+    phenobarbital_model, phenobarbital
+):
     values = {"CL_pop": 0.005, "V_pop": 1.0, "V_low_apgar": 0.1}
     found = popk.predict_at(phenobarbital_model, phenobarbital, values)
     assert found.dims == ("subject", "record")
@@ -60,11 +64,15 @@ def test_spread_and_error_are_not_needed_for_a_prediction(theophylline_model, th
 
 
 @pytest.mark.parametrize("missing", [("KA_pop",), ("CL_pop", "V_pop")])
-def test_a_value_that_the_prediction_depends_on_is_asked_for_by_name(missing, theophylline_model, theophylline):
+def test_a_value_that_the_prediction_depends_on_is_asked_for_by_name(
+    missing, theophylline_model, theophylline
+):
     values = {name: value for name, value in TYPICAL.items() if name not in missing}
     with pytest.raises(popk.ModelError) as caught:
         popk.predict_at(theophylline_model, theophylline, values)
-    assert str(caught.value) == f"values lacks {', '.join(missing)}, which the prediction depends on"
+    assert (
+        str(caught.value) == f"values lacks {', '.join(missing)}, which the prediction depends on"
+    )
 
 
 def test_a_value_that_the_model_does_not_sample_is_refused(theophylline_model, theophylline):
@@ -111,7 +119,12 @@ def same(theophylline_model, theophylline_posterior, theophylline):
 @pytest.fixture(scope="module")
 def new(theophylline_model, theophylline_posterior, theophylline):
     return popk.predict(
-        theophylline_model, theophylline_posterior, theophylline, seed=7, draws=60, new_subjects=True
+        theophylline_model,
+        theophylline_posterior,
+        theophylline,
+        seed=7,
+        draws=60,
+        new_subjects=True,
     )
 
 
@@ -139,7 +152,8 @@ def test_the_prediction_of_a_subject_is_that_of_its_own_draws(same, theophylline
     mine = levels.isel(observation=levels["ID"] == "3")
     dose = 319.365
     expected = [
-        textbook(dose, *(float(draws[n][s]) for n in ("CL", "V", "KA")), mine["TIME"]) for s in range(60)
+        textbook(dose, *(float(draws[n][s]) for n in ("CL", "V", "KA")), mine["TIME"])
+        for s in range(60)
     ]
     np.testing.assert_allclose(mine["IPRED"], expected, rtol=1e-9, atol=1e-12)
 
@@ -150,23 +164,35 @@ def test_pred_is_the_prediction_at_random_effects_of_0(same, theophylline_poster
     mine = levels.isel(observation=levels["ID"] == "1")
     size = 79.6 / 70
     expected = [
-        textbook(319.992, float(draws["CL_pop"][s]) * size**0.75, float(draws["V_pop"][s]) * size,
-                 float(draws["KA_pop"][s]), mine["TIME"]) for s in range(60)
+        textbook(
+            319.992,
+            float(draws["CL_pop"][s]) * size**0.75,
+            float(draws["V_pop"][s]) * size,
+            float(draws["KA_pop"][s]),
+            mine["TIME"],
+        )
+        for s in range(60)
     ]
     np.testing.assert_allclose(mine["PRED"], expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("which", ["same", "new"])
-def test_levels_scatter_around_predictions_with_the_residual_error(which, theophylline_posterior, request):
+def test_levels_scatter_around_predictions_with_the_residual_error(
+    which, theophylline_posterior, request
+):
     levels = request.getfixturevalue(which)["posterior_predictive"].dataset
     draws = chosen_draws(theophylline_posterior, 60)
-    spread = np.sqrt(draws["sigma_additive"] ** 2 + (draws["sigma_proportional"] * levels["IPRED"]) ** 2)
+    spread = np.sqrt(
+        draws["sigma_additive"] ** 2 + (draws["sigma_proportional"] * levels["IPRED"]) ** 2
+    )
     score = ((levels["DV"] - levels["IPRED"]) / spread).to_numpy()
     assert abs(score.mean()) < 4 / np.sqrt(score.size)
     assert score.std() == pytest.approx(1, abs=4 / np.sqrt(2 * score.size))
 
 
-def test_new_subjects_differ_by_omega_and_the_same_ones_by_their_posterior(same, new, theophylline_posterior):
+def test_new_subjects_differ_by_omega_and_the_same_ones_by_their_posterior(
+    same, new, theophylline_posterior
+):
     draws = chosen_draws(theophylline_posterior, 60)
     # 12 subjects at about 24 h: the spread between people is far larger than what is left unknown of each.
     spread = {}
@@ -209,11 +235,15 @@ def test_what_was_not_measured_is_not_observed(theophylline_model, theophylline_
         "ID TIME EVID AMT DV MDV BLQ LLOQ WT\n3 0 1 320 . 1 0 . 70\n3 4 0 0 6 0 0 . 70\n"
         "3 9 0 0 . 1 0 . 70\n3 40 0 0 . 0 1 0.5 70"
     )
-    found = popk.predict(theophylline_model, theophylline_posterior, trial(text, WT="kg"), seed=1, draws=60)
+    found = popk.predict(
+        theophylline_model, theophylline_posterior, trial(text, WT="kg"), seed=1, draws=60
+    )
     np.testing.assert_array_equal(found["observed_data"]["DV"], [6, np.nan, np.nan])
     levels = found["posterior_predictive"]["DV"]
     assert np.isfinite(levels).all()
-    assert float(levels[:, 2].min()) < 0.5, "a level below the limit is simulated as it would be measured"
+    assert float(levels[:, 2].min()) < 0.5, (
+        "a level below the limit is simulated as it would be measured"
+    )
 
 
 def test_a_trial_without_levels_predicts_none(theophylline_model, theophylline_posterior):
@@ -222,7 +252,9 @@ def test_a_trial_without_levels_predicts_none(theophylline_model, theophylline_p
     assert found["posterior_predictive"]["DV"].shape == (60, 0)
 
 
-def test_part_of_the_trial_is_predicted_from_its_own_draws(theophylline_model, theophylline_posterior, theophylline, same):
+def test_part_of_the_trial_is_predicted_from_its_own_draws(
+    theophylline_model, theophylline_posterior, theophylline, same
+):
     some = theophylline[["3", "10"]]
     found = popk.predict(theophylline_model, theophylline_posterior, some, seed=7, draws=60)
     levels = same["posterior_predictive"].dataset
@@ -266,10 +298,14 @@ def test_draws_are_spread_evenly_over_chains_and_draws(drawn, sites, theophyllin
     np.testing.assert_array_equal(every["CL_pop"], np.arange(20))
     some = posterior_values(drawn, sites, theophylline, False, 3)
     np.testing.assert_array_equal(some["CL_pop"], [0, 10, 19])
-    np.testing.assert_array_equal(posterior_values(drawn, sites, theophylline, False, 99)["CL_pop"], range(20))
+    np.testing.assert_array_equal(
+        posterior_values(drawn, sites, theophylline, False, 99)["CL_pop"], range(20)
+    )
 
 
-def test_individual_draws_are_those_of_the_subjects_of_the_trial(drawn, theophylline_model, theophylline):
+def test_individual_draws_are_those_of_the_subjects_of_the_trial(
+    drawn, theophylline_model, theophylline
+):
     some = theophylline[["3", "10"]]
     found = posterior_values(drawn, describe(theophylline_model, some), some, False, None)
     assert found["eta"].shape == (20, 2, 1, 3)
@@ -291,5 +327,7 @@ def test_a_subject_that_is_not_in_the_posterior_is_refused(drawn, theophylline_m
 
 def test_a_posterior_of_another_model_is_refused(drawn, indomethacin_model, indomethacin):
     with pytest.raises(popk.ModelError) as caught:
-        posterior_values(drawn, describe(indomethacin_model, indomethacin), indomethacin, True, None)
+        posterior_values(
+            drawn, describe(indomethacin_model, indomethacin), indomethacin, True, None
+        )
     assert str(caught.value).startswith("the posterior lacks V1_pop, Q_pop, V2_pop, omega_V1")

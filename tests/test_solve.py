@@ -1,6 +1,7 @@
 """What are the amounts at each record? The one event loop, for one subject."""
 
 import functools
+import itertools
 
 import hypothesis
 import jax
@@ -125,7 +126,10 @@ def test_a_further_dose_acts_before_a_record_of_its_time():
 
 
 def test_a_reset_empties_all_compartments_and_stops_infusions_and_further_doses():
-    text = "TIME EVID AMT RATE CMT ADDL II DV\n0 1 100 5 2 9 4 .\n0 1 100 0 1 9 4 .\n9 3 0 0 0 0 0 .\n30 0 0 0 0 0 0 1"
+    text = (
+        "TIME EVID AMT RATE CMT ADDL II DV\n0 1 100 5 2 9 4 .\n0 1 100 0 1 9 4 .\n"
+        "9 3 0 0 0 0 0 .\n30 0 0 0 0 0 0 1"
+    )
     out = run(text)
     np.testing.assert_array_equal(out[2:], 0)
     np.testing.assert_array_equal(run(text, lag={"central": 0.5})[2:], 0)
@@ -143,7 +147,10 @@ def test_a_dose_given_at_a_reset_with_a_lag_comes_after_it():
 
 
 def test_a_lag_shifts_a_dose_and_all_its_further_doses():
-    text = "TIME EVID AMT CMT ADDL II DV\n0 1 100 2 1 6 .\n1.9 0 0 0 0 0 1\n3 0 0 0 0 0 1\n7.9 0 0 0 0 0 1\n9 0 0 0 0 0 1"
+    text = (
+        "TIME EVID AMT CMT ADDL II DV\n0 1 100 2 1 6 .\n1.9 0 0 0 0 0 1\n3 0 0 0 0 0 1\n"
+        "7.9 0 0 0 0 0 1\n9 0 0 0 0 0 1"
+    )
     out = run(text, ONE, lag={"central": 2.0})[:, CENTRAL]
     left = 100 * np.exp(-0.1 * np.array([1.0, 5.9, 7.0]))
     np.testing.assert_allclose(out, [0, 0, left[0], left[1], left[2] + left[0]], rtol=1e-13)
@@ -242,8 +249,8 @@ def histories(draw, resets=True, further=True):
 
 rate = st.floats(0.1, 10)
 parameters = st.fixed_dictionaries({"CL": rate, "V1": rate, "Q": rate, "V2": rate, "KA": rate})
-some_F = st.fixed_dictionaries({"depot": st.floats(0.1, 2), "central": st.floats(0.1, 2)})
-some_lag = st.fixed_dictionaries({"depot": st.floats(0, 5), "central": st.floats(0, 5)})
+available = st.fixed_dictionaries({"depot": st.floats(0.1, 2), "central": st.floats(0.1, 2)})
+delays = st.fixed_dictionaries({"depot": st.floats(0, 5), "central": st.floats(0, 5)})
 plain = pytest.mark.parametrize("delayed", [False, True], ids=["plain", "with F and lag"])
 DELAY = {"F": {"depot": 0.7, "central": 1.3}, "lag": {"depot": 0.6, "central": 2.1}}
 
@@ -364,7 +371,7 @@ def test_a_short_infusion_nears_a_bolus(p, cmt):
     assert gaps[1] <= 100 * fastest * 1e-5
 
 
-@given(history=histories(), p=parameters, F=some_F, lag=some_lag)
+@given(history=histories(), p=parameters, F=available, lag=delays)
 def test_amounts_are_never_negative_and_never_more_than_was_given(history, p, F, lag):
     out = run(history, p, F=F, lag=lag)
     given_in_all = sum(2 * row["AMT"] * (row["ADDL"] + 1) for row in history)
@@ -388,7 +395,7 @@ def test_the_area_under_the_curve_is_the_available_dose_over_clearance(cmt, infu
     edges = np.unique([0.0, end, *(end + np.array([1, 3, 8, 20, 50, 120, 300, 700]))])
     nodes, weights = np.polynomial.legendre.leggauss(12)
     area = 0.0
-    for a, b in zip(edges[:-1], edges[1:], strict=True):
+    for a, b in itertools.pairwise(edges):
         times = (a + b) / 2 + (b - a) / 2 * nodes
         rows = [
             {
@@ -417,7 +424,10 @@ HISTORIES = {
     "oral": "TIME EVID AMT RATE CMT DV\n0 1 100 0 1 .\n0 0 0 0 0 1\n1.5 0 0 0 0 1\n9 0 0 0 0 1",
     "infusion": "TIME EVID AMT RATE CMT DV\n0 1 100 25 2 .\n0 0 0 0 0 1\n2 0 0 0 0 1\n9 0 0 0 0 1",
     "slow release": "TIME EVID AMT RATE CMT DV\n0 1 100 25 1 .\n3 0 0 0 0 1\n7 0 0 0 0 1\n9 0 0 0 0 1",
-    "further doses": "TIME EVID AMT RATE CMT ADDL II DV\n0 1 100 0 1 2 6 .\n0 1 50 40 2 2 6 .\n8 0 0 0 0 0 0 1\n15 0 0 0 0 0 0 1",
+    "further doses": (
+        "TIME EVID AMT RATE CMT ADDL II DV\n0 1 100 0 1 2 6 .\n0 1 50 40 2 2 6 .\n"
+        "8 0 0 0 0 0 0 1\n15 0 0 0 0 0 0 1"
+    ),
     "reset": "TIME EVID AMT RATE CMT DV\n0 1 100 25 1 .\n3 3 0 0 0 .\n4 1 80 0 1 .\n9 0 0 0 0 1",
     "reset and dose": "TIME EVID AMT RATE CMT DV\n0 1 100 25 2 .\n3 4 80 50 2 .\n4 0 0 0 0 1\n9 0 0 0 0 1",
 }  # fmt: skip

@@ -52,13 +52,14 @@ class Convergence(NamedTuple):
             )
         if not min(self.ess_bulk, self.ess_tail) >= MIN_ESS:
             found.append(
-                f"the effective sample size of {self.worst} is bulk {self.ess_bulk:.0f}, tail "
+                f"the lowest effective sample size is bulk {self.ess_bulk:.0f}, tail "
                 f"{self.ess_tail:.0f} (at least {MIN_ESS}): raise draws= or chains="
             )
         if self.divergences:
+            plural = "s" if self.divergences > 1 else ""
             found.append(
-                f"{self.divergences} divergent transitions: raise target_accept= (0.98, 0.995), "
-                f"or lower centering= (0.5, 0) where subjects have few levels"
+                f"{self.divergences} divergent transition{plural}: raise target_accept= (0.98, 0.995), "
+                f"or lower centering= (0.3, 0) where subjects have few levels"
             )
         return found
 

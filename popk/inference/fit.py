@@ -37,7 +37,7 @@ def fit(
     chains: int = 4,
     warmup: int = 1000,
     draws: int = 2000,
-    centering: float | Mapping[str, float] = 0.75,
+    centering: float | Mapping[str, float] = 0.5,
     target_accept: float = 0.95,
     max_depth: int = 10,
     progress: bool = True,
@@ -147,7 +147,7 @@ def _centering(centering: float | Mapping[str, float], sites: Sites) -> tuple[fl
                 f"centering names {', '.join(unknown)}, which have no random effect; "
                 f"those that have one are {', '.join(names) or 'none'}"
             )
-        values = [float(centering.get(name, 0.75)) for name in names]
+        values = [float(centering.get(name, 0.5)) for name in names]
     else:
         values = [float(centering)] * len(names)
     if not all(0 <= value <= 1 for value in values):

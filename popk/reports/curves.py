@@ -28,7 +28,7 @@ def with_curves(trial: Trial, points: int = 60) -> Trial:
         The trial's records, in their order, and those between. A covariate between two records has
         the value of the later one, as in NONMEM.
     """
-    frame = trial.host.frame
+    frame = trial.host.frame.reset_index(drop=True)
     asked = []
     for _, own in frame.groupby("ID", sort=False):
         step = max(float(np.ptp(own["TIME"])), 1e-9) / points

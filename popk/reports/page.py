@@ -133,7 +133,8 @@ def _verdict(
 
 
 def _sentence(problem: str) -> str:
-    return problem[:1].upper() + problem[1:].rstrip(".") + "."
+    """Return a problem with a capital and a full stop, which would mar an option such as draws=."""
+    return problem[:1].upper() + problem[1:] + ("" if problem.endswith((".", "=")) else ".")
 
 
 def _figures(

@@ -59,7 +59,7 @@ def test_a_short_effective_sample_is_named_with_the_way_to_lengthen_it():
     verdict = Convergence(1.005, 250.4, 390.0, "omega_KA", 0)
     assert not verdict.converged
     assert verdict.problems() == [
-        "the effective sample size of omega_KA is bulk 250, tail 390 (at least 400): raise draws= or "
+        "the lowest effective sample size is bulk 250, tail 390 (at least 400): raise draws= or "
         "chains="
     ]
 
@@ -88,7 +88,9 @@ def test_a_chain_that_never_moved_is_no_converged_one():
     assert "R-hat of CL_pop is nan" in verdict.problems()[0]
 
 
-@pytest.mark.parametrize(("rhat", "ess", "fine"), [(1.01, 400, True), (1.0101, 400, False), (1.01, 399.9, False)])
+@pytest.mark.parametrize(
+    ("rhat", "ess", "fine"), [(1.01, 400, True), (1.0101, 400, False), (1.01, 399.9, False)]
+)
 def test_the_limits_are_an_r_hat_of_1_01_and_an_ess_of_400(rhat, ess, fine):
     assert Convergence(rhat, ess, 1000, "CL_pop", 0).converged is fine
     assert Convergence(rhat, 1000, ess, "CL_pop", 0).converged is fine

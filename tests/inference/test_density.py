@@ -15,7 +15,12 @@ import popk
 from popk.inference.density import Latent, constrained, layout, log_density, start
 from popk.model.sites import conditioned
 
-CENTERINGS = {"centred": (1.0, 1.0, 1.0), "not": (0.0, 0.0, 0.0), "between": (0.75, 0.2, 1.0), "as it stands": ()}
+CENTERINGS = {
+    "centred": (1.0, 1.0, 1.0),
+    "not": (0.0, 0.0, 0.0),
+    "between": (0.75, 0.2, 1.0),
+    "as it stands": (),
+}
 POPULATION = ("CL_pop", "V_pop", "KA_pop", "omega_CL", "omega_V", "omega_KA", "corr", "sigma_additive",
               "sigma_proportional")  # fmt: skip
 
@@ -98,10 +103,14 @@ def test_an_individual_site_must_begin_with_the_subject_axis(three):
 def compiled(request, theophylline_model, three):
     """Return a layout with the density and its gradient, compiled once for the tests below."""
     plan = layout(theophylline_model, three, request.param)
-    return plan, jax.jit(jax.value_and_grad(partial(log_density, theophylline_model, plan, three.arrays())))
+    return plan, jax.jit(
+        jax.value_and_grad(partial(log_density, theophylline_model, plan, three.arrays()))
+    )
 
 
-def test_the_density_is_numpyro_s_plus_the_jacobian_of_every_transform(compiled, theophylline_model, three):
+def test_the_density_is_numpyro_s_plus_the_jacobian_of_every_transform(
+    compiled, theophylline_model, three
+):
     plan, density = compiled
     arrays = three.arrays()
 
@@ -135,7 +144,9 @@ def test_the_gradient_is_a_central_difference(compiled):
         assert gradient[i] == pytest.approx(difference, rel=1e-6, abs=1e-6)
 
 
-def test_constrained_values_are_all_sites_and_the_likelihood_of_each_level(theophylline_model, three):
+def test_constrained_values_are_all_sites_and_the_likelihood_of_each_level(
+    theophylline_model, three
+):
     plan, arrays = layout(theophylline_model, three, (0.75,) * 3), three.arrays()
     out = jax.jit(partial(constrained, theophylline_model, plan))(arrays, some_vector(plan))
     assert "eta_coordinate" not in out
@@ -143,7 +154,9 @@ def test_constrained_values_are_all_sites_and_the_likelihood_of_each_level(theop
         effect = out["eta"][..., ("CL", "V", "KA").index(name)]
         power = {"CL": 0.75, "V": 1.0, "KA": 0.0}[name]
         size = (three.covariate("WT") / 70) ** power
-        np.testing.assert_allclose(out[name], out[f"{name}_pop"] * size * np.exp(effect), rtol=1e-11)
+        np.testing.assert_allclose(
+            out[name], out[f"{name}_pop"] * size * np.exp(effect), rtol=1e-11
+        )
     o = three.observations
     f = out["IPRED"][o.subject, o.record]
     spread = np.sqrt(out["sigma_additive"] ** 2 + (out["sigma_proportional"] * f) ** 2)
@@ -174,6 +187,8 @@ def test_a_start_is_near_the_middle_of_the_prior_and_of_the_population(theophyll
 
 def test_a_start_is_repeated_by_its_key(theophylline_model, three):
     plan, arrays = layout(theophylline_model, three, (0.75,) * 3), three.arrays()
-    first, again, other = (start(theophylline_model, plan, arrays, jax.random.key(k)) for k in (1, 1, 2))
+    first, again, other = (
+        start(theophylline_model, plan, arrays, jax.random.key(k)) for k in (1, 1, 2)
+    )
     np.testing.assert_array_equal(first, again)
     assert (first != other).all()

@@ -41,7 +41,9 @@ def test_the_groups_are_those_of_arviz(theophylline_posterior):
     }  # fmt: skip
 
 
-def test_the_posterior_holds_population_and_individual_parameters_with_their_axes(theophylline_posterior):
+def test_the_posterior_holds_population_and_individual_parameters_with_their_axes(
+    theophylline_posterior,
+):
     group = theophylline_posterior["posterior"]
     dims = {str(name): values.dims[2:] for name, values in group.data_vars.items()}
     assert dims == {
@@ -51,7 +53,13 @@ def test_the_posterior_holds_population_and_individual_parameters_with_their_axe
         **dict.fromkeys(("CL", "V", "KA"), ("subject",)),
     }
     assert all(values.dims[:2] == ("chain", "draw") for values in group.data_vars.values())
-    assert dict(group.sizes) == {"chain": 2, "draw": 200, "subject": 12, "parameter": 3, "parameter2": 3}
+    assert dict(group.sizes) == {
+        "chain": 2,
+        "draw": 200,
+        "subject": 12,
+        "parameter": 3,
+        "parameter2": 3,
+    }
     assert list(group["subject"].values) == [str(i) for i in range(1, 13)]
     assert list(group["parameter"].values) == ["CL", "V", "KA"]
     assert list(group["chain"].values) == [0, 1]
@@ -63,7 +71,9 @@ def test_every_number_of_the_posterior_is_finite(theophylline_posterior):
         assert np.isfinite(values).all(), name
 
 
-def test_individual_parameters_are_those_of_their_population_and_eta(theophylline_posterior, theophylline):
+def test_individual_parameters_are_those_of_their_population_and_eta(
+    theophylline_posterior, theophylline
+):
     group = theophylline_posterior["posterior"].dataset
     size = np.ravel(theophylline.covariate("WT")) / 70
     for name, power in (("CL", 0.75), ("V", 1.0), ("KA", 0.0)):
@@ -78,7 +88,9 @@ def test_a_correlation_matrix_is_symmetric_with_ones_on_its_diagonal(theophyllin
     np.testing.assert_allclose(np.diagonal(corr, axis1=-2, axis2=-1), 1, rtol=1e-12)
 
 
-def test_the_log_likelihood_is_one_number_a_level_on_a_flat_axis(theophylline_posterior, theophylline):
+def test_the_log_likelihood_is_one_number_a_level_on_a_flat_axis(
+    theophylline_posterior, theophylline
+):
     levels = theophylline_posterior["log_likelihood"]["DV"]
     assert levels.dims == ("chain", "draw", "observation")
     assert levels.shape == (2, 200, 132)
@@ -132,7 +144,9 @@ def test_sample_stats_are_those_that_arviz_knows(theophylline_posterior):
 # --- provenance ---
 
 
-def test_the_attributes_say_what_a_posterior_was_made_from(theophylline_posterior, theophylline_model):
+def test_the_attributes_say_what_a_posterior_was_made_from(
+    theophylline_posterior, theophylline_model
+):
     attrs = theophylline_posterior.attrs
     source = inspect.getsource(theophylline_model)
     assert attrs["model"] == "theophylline"
@@ -193,9 +207,19 @@ def test_a_second_fit_of_the_same_shapes_compiles_nothing_anew(posterior):
     assert (nuts._advance._cache_size(), nuts.state._cache_size()) == before
 
 
-def test_chains_that_did_not_converge_are_said_loudly_with_the_next_step(theophylline_model, theophylline):
+def test_chains_that_did_not_converge_are_said_loudly_with_the_next_step(
+    theophylline_model, theophylline
+):
     with pytest.warns(popk.ConvergenceWarning) as caught:
-        popk.fit(theophylline_model, theophylline, seed=1, chains=2, warmup=200, draws=200, progress=False)
+        popk.fit(
+            theophylline_model,
+            theophylline,
+            seed=1,
+            chains=2,
+            warmup=200,
+            draws=200,
+            progress=False,
+        )
     message = str(caught[0].message)
     assert message.startswith("the chains did not converge:\n  ")
     assert "raise draws= or chains=" in message
@@ -206,7 +230,9 @@ def censored():
     """Return a fit of a level, one that was not measured, and one below the limit of 2.5."""
     text = "ID TIME EVID DV MDV BLQ LLOQ\n1 0 0 4.1 0 0 .\n1 1 0 3.0 1 0 .\n1 2 0 . 0 1 2.5"
     with pytest.warns(popk.ConvergenceWarning):
-        return popk.fit(gaussian, trial(text), seed=1, chains=2, warmup=10, draws=10, progress=False)
+        return popk.fit(
+            gaussian, trial(text), seed=1, chains=2, warmup=10, draws=10, progress=False
+        )
 
 
 def test_levels_that_do_not_count_are_not_in_the_tree_and_those_below_the_limit_are(censored):
@@ -241,7 +267,9 @@ def test_a_centering_that_is_no_fraction_is_refused(centering, theophylline_mode
         popk.fit(theophylline_model, theophylline, seed=1, centering=centering)
 
 
-def test_the_centering_of_a_parameter_without_random_effect_is_refused(theophylline_model, theophylline):
+def test_the_centering_of_a_parameter_without_random_effect_is_refused(
+    theophylline_model, theophylline
+):
     with pytest.raises(popk.ModelError) as caught:
         popk.fit(theophylline_model, theophylline, seed=1, centering={"Q": 0.5})
     assert str(caught.value) == (
@@ -275,7 +303,9 @@ def test_a_density_that_is_nowhere_finite_is_refused_though_every_level_is_possi
         numpyro.factor("penalty", -np.inf)
         popk.observe(trial, jnp.zeros(trial.time.shape), popk.additive_error(popk.fixed(5.0)))
 
-    with pytest.raises(popk.ModelError, match="not finite at any of 10 starting points although every level"):
+    with pytest.raises(
+        popk.ModelError, match="not finite at any of 10 starting points although every level"
+    ):
         popk.fit(model, theophylline, seed=1, chains=2, warmup=10, draws=10, progress=False)
 
 
@@ -296,13 +326,17 @@ def test_a_level_before_the_dose_that_is_below_the_limit_is_no_obstacle():
 
 @pytest.mark.slow
 def test_theophylline_reaches_the_published_medians_and_converges(theophylline_model, theophylline):
-    tree = popk.fit(theophylline_model, theophylline, seed=1, progress=False)  # a warning is an error
+    tree = popk.fit(
+        theophylline_model, theophylline, seed=1, progress=False
+    )  # a warning is an error
     verdict = popk.convergence(tree)
     assert verdict.converged
     assert verdict.rhat < 1.01
     assert verdict.ess_bulk > 400
     assert verdict.divergences == 0
-    medians = {name: float(tree["posterior"][name].median()) for name in ("CL_pop", "V_pop", "KA_pop")}
+    medians = {
+        name: float(tree["posterior"][name].median()) for name in ("CL_pop", "V_pop", "KA_pop")
+    }
     assert 2.4 < medians["CL_pop"] < 3.2
     assert 29 < medians["V_pop"] < 35
     assert 1.1 < medians["KA_pop"] < 2.1

@@ -89,7 +89,15 @@ def test_each_draw_carries_its_log_density(draws):
 
 def test_every_field_has_the_draws_of_every_chain(draws):
     assert draws.position.shape == (1000, 4, 6)
-    for name in ("lp", "diverging", "energy", "acceptance_rate", "n_steps", "tree_depth", "step_size"):
+    for name in (
+        "lp",
+        "diverging",
+        "energy",
+        "acceptance_rate",
+        "n_steps",
+        "tree_depth",
+        "step_size",
+    ):
         assert getattr(draws, name).shape == (1000, 4)
 
 
@@ -154,7 +162,9 @@ def metric():
 def test_whitening_undoes_coloring(metric):
     x = jnp.arange(1.0, 7.0)
     np.testing.assert_allclose(metric.whiten(PLAN, metric.color(PLAN, x)), x, rtol=1e-12)
-    np.testing.assert_allclose(metric.color_gradient(PLAN, metric.whiten_gradient(PLAN, x)), x, rtol=1e-12)
+    np.testing.assert_allclose(
+        metric.color_gradient(PLAN, metric.whiten_gradient(PLAN, x)), x, rtol=1e-12
+    )
 
 
 def test_gradients_follow_the_chain_rule_of_coloring(metric):

@@ -59,15 +59,15 @@ def test_each_site_has_its_axes_and_its_shape_inside_the_model(sites):
 
 
 def test_a_parameter_that_changes_has_an_axis_of_records():
-    changing = trial(
-        "ID TIME EVID AMT DV WT\n1 0 1 9 . 60\n1 1 0 0 5 70\n1 2 0 0 5 80", WT="kg"
-    )
+    changing = trial("ID TIME EVID AMT DV WT\n1 0 1 9 . 60\n1 1 0 0 5 70\n1 2 0 0 5 80", WT="kg")
 
     def model(trial):
         p = popk.individual(trial, CL=trial.covariate("WT") / 70)
         end(trial, p.CL)
 
-    assert describe(model, changing).all["CL"] == Site("deterministic", ("subject", "record"), (1, 3))
+    assert describe(model, changing).all["CL"] == Site(
+        "deterministic", ("subject", "record"), (1, 3)
+    )
 
 
 def test_a_site_of_the_user_s_own_has_axes_of_its_own(theophylline):

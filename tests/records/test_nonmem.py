@@ -492,7 +492,7 @@ def test_a_dataframe_cell_that_is_no_number_is_refused():
 
 @pytest.mark.parametrize("cell", [np.inf, -np.inf])
 def test_an_infinite_cell_of_a_dataframe_is_refused(cell):
-    with pytest.raises(DataError, match="DV is '-?inf': not finite"):
+    with pytest.raises(DataError, match=r"DV is '-?inf': not finite"):
         check_records(pd.DataFrame({"ID": [1], "TIME": [0.0], "DV": [cell]}), "DataFrame")
 
 

@@ -148,7 +148,7 @@ def test_amounts_are_never_negative(name):
 
 
 @every_structure
-def test_the_derivative_of_Q_in_time_is_P_and_that_of_P_is_M_P(name):
+def test_the_derivatives_in_time_are_those_of_the_model(name):
     t, x = cases(name)
 
     def moving(t, x):
