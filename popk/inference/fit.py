@@ -245,6 +245,7 @@ def _tree(
     measured = np.asarray(trial.observations.measured)
     leading = ("chain", "draw")
     level = {"DV": values.pop("log_likelihood")}
+    levels = np.where(trial.observations.below, np.nan, trial.observations.value)
     posterior = labelled(values, sites, trial, leading, measured)
     posterior.attrs["fixed"] = [n for n in kept if _is_fixed(n, sites)]
     stats = {
@@ -257,7 +258,7 @@ def _tree(
             "posterior": posterior,
             "sample_stats": xr.Dataset(stats),
             "log_likelihood": labelled(level, sites, trial, leading, measured),
-            "observed_data": labelled({"DV": trial.observations.value}, sites, trial, (), measured),
+            "observed_data": labelled({"DV": levels}, sites, trial, (), measured),
             "constant_data": _covariates(trial),
         }
     )

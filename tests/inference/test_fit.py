@@ -243,7 +243,6 @@ def test_levels_that_do_not_count_are_not_in_the_tree_and_those_below_the_limit_
     np.testing.assert_allclose(levels[..., 1], stats.norm(own, NOISE).logcdf(2.5), rtol=1e-9)
 
 
-@pytest.mark.xfail(reason="fit's observed_data holds the harmless 1.0 of Observations (2026-11-23)")
 def test_a_level_below_the_limit_is_not_observed_as_a_number(censored):
     np.testing.assert_array_equal(censored["observed_data"]["DV"], [4.1, np.nan])
 

@@ -18,20 +18,31 @@ ID TIME EVID AMT RATE CMT DV MDV
 """
 
 
+ONE, TWO_COMPARTMENTS = jax.jit(popk.one_compartment), jax.jit(popk.two_compartment)
+
+
+def one_compartment(trial, **parameters):
+    return ONE(trial.arrays(), **parameters)
+
+
+def two_compartment(trial, **parameters):
+    return TWO_COMPARTMENTS(trial.arrays(), **parameters)
+
+
 @pytest.fixture(scope="module")
 def two():
     return trial(TWO)
 
 
 def test_a_bolus_in_one_compartment_is_dose_over_volume_times_the_decay(two):
-    found = popk.one_compartment(two, CL=2.0, V=20.0)
+    found = one_compartment(two, CL=2.0, V=20.0)
     np.testing.assert_allclose(found[0], 5 * np.exp(-0.1 * np.array([0, 1, 6])), rtol=1e-14)
     infused = 25 / 2 * (1 - np.exp(-0.2)) * np.exp(-0.1)
     np.testing.assert_allclose(found[1, :2], [0, infused], rtol=1e-13, atol=1e-16)
 
 
 def test_with_ka_compartment_1_is_the_depot(two):
-    found = popk.one_compartment(two, CL=2.0, V=20.0, KA=0.8)
+    found = one_compartment(two, CL=2.0, V=20.0, KA=0.8)
     k, KA = 0.1, 0.8
     t = np.array([0, 1, 6])
     expected = 100 / 20 * KA / (KA - k) * (np.exp(-k * t) - np.exp(-KA * t))
@@ -40,65 +51,61 @@ def test_with_ka_compartment_1_is_the_depot(two):
 
 @pytest.mark.parametrize("KA", [None, 0.8])
 def test_two_compartments_without_exchange_are_one(KA, two):
-    apart = popk.two_compartment(two, CL=2.0, V1=20.0, Q=1e-12, V2=30.0, KA=KA)
+    apart = two_compartment(two, CL=2.0, V1=20.0, Q=1e-12, V2=30.0, KA=KA)
     np.testing.assert_allclose(
-        apart, popk.one_compartment(two, CL=2.0, V=20.0, KA=KA), rtol=1e-9, atol=1e-15
+        apart, one_compartment(two, CL=2.0, V=20.0, KA=KA), rtol=1e-9, atol=1e-15
     )
 
 
 @pytest.mark.parametrize("KA", [None, 0.8])
 def test_two_compartments_that_mix_at_once_are_one_large_one(KA, two):
-    mixed = popk.two_compartment(two, CL=2.0, V1=8.0, Q=1e7, V2=12.0, KA=KA)
-    one = popk.one_compartment(two, CL=2.0, V=20.0, KA=KA)
+    mixed = two_compartment(two, CL=2.0, V1=8.0, Q=1e7, V2=12.0, KA=KA)
+    one = one_compartment(two, CL=2.0, V=20.0, KA=KA)
     np.testing.assert_allclose(mixed[0, 1:], one[0, 1:], rtol=1e-5)
 
 
 def test_the_concentration_is_in_the_unit_of_levels(two):
     finer = popk.read_nonmem(table(TWO), units={**UNITS, "DV": "ng/mL"})
     np.testing.assert_allclose(
-        popk.one_compartment(finer, CL=2.0, V=20.0),
-        1000 * popk.one_compartment(two, CL=2.0, V=20.0),
+        one_compartment(finer, CL=2.0, V=20.0),
+        1000 * one_compartment(two, CL=2.0, V=20.0),
     )
 
 
 def test_a_parameter_may_be_one_number_or_one_a_subject_or_one_a_record(two):
-    number = popk.one_compartment(two, CL=2.0, V=20.0)
+    number = one_compartment(two, CL=2.0, V=20.0)
     for shape in ((), (2, 1), (1, 1), (2, 3), (1, 3)):
-        np.testing.assert_allclose(
-            popk.one_compartment(two, CL=jnp.full(shape, 2.0), V=20.0), number
-        )
+        np.testing.assert_allclose(one_compartment(two, CL=jnp.full(shape, 2.0), V=20.0), number)
 
 
 def test_each_subject_has_its_own_parameters(two):
     CL = jnp.asarray([[2.0], [4.0]])
-    found = popk.one_compartment(two, CL=CL, V=20.0)
+    found = one_compartment(two, CL=CL, V=20.0)
     for i, name in enumerate(two.ids):
         one = two[name]
-        alone = popk.one_compartment(one, CL=float(CL[i, 0]), V=20.0)
+        alone = one_compartment(one, CL=float(CL[i, 0]), V=20.0)
         np.testing.assert_allclose(found[i, : one.n_records], alone[0], rtol=1e-14)
 
 
 def test_a_volume_that_changes_divides_the_amount_at_its_record(two):
     V = jnp.asarray([[20.0, 20.0, 40.0], [20.0, 20.0, 20.0]])
-    found = popk.one_compartment(two, CL=V / 10, V=V)
+    found = one_compartment(two, CL=V / 10, V=V)
     np.testing.assert_allclose(found[0, 2], 100 * np.exp(-0.6) / 40, rtol=1e-13)
 
 
 def test_bioavailability_and_lag_act_on_their_compartment(two):
-    full = popk.one_compartment(two, CL=2.0, V=20.0, KA=0.8)
-    half = popk.one_compartment(two, CL=2.0, V=20.0, KA=0.8, F={"depot": 0.5})
+    full = one_compartment(two, CL=2.0, V=20.0, KA=0.8)
+    half = one_compartment(two, CL=2.0, V=20.0, KA=0.8, F={"depot": 0.5})
     np.testing.assert_allclose(half[0], full[0] / 2, rtol=1e-13, atol=1e-16)
-    late = popk.one_compartment(two, CL=2.0, V=20.0, KA=0.8, lag={"depot": 7.0})
+    late = one_compartment(two, CL=2.0, V=20.0, KA=0.8, lag={"depot": 7.0})
     np.testing.assert_array_equal(late[0], 0)
-    other = popk.one_compartment(
-        two, CL=2.0, V=20.0, KA=0.8, F={"central": 0.5}, lag={"central": 7.0}
-    )
+    other = one_compartment(two, CL=2.0, V=20.0, KA=0.8, F={"central": 0.5}, lag={"central": 7.0})
     np.testing.assert_allclose(other, full, rtol=1e-13, atol=1e-15)
 
 
 def test_a_lag_may_differ_between_subjects(two):
     lag = jnp.asarray([[2.0], [0.5]])
-    found = popk.one_compartment(two, CL=2.0, V=20.0, lag={"central": lag})
+    found = one_compartment(two, CL=2.0, V=20.0, lag={"central": lag})
     np.testing.assert_allclose(found[0], [0, 0, 5 * np.exp(-0.4)], rtol=1e-13)
 
 
@@ -165,7 +172,7 @@ def test_a_wrong_shape_of_a_dosing_parameter_is_refused(two):
 @pytest.mark.parametrize("KA", [1.3, 2.0 / 20.0], ids=["ordinary", "flip-flop"])
 def test_gradients_through_a_trial_are_finite_on_padding_too(KA, two):
     def total(x):
-        curve = popk.one_compartment(
+        curve = one_compartment(
             two, CL=x[0], V=x[1], KA=x[2], F={"depot": x[3]}, lag={"depot": x[4]}
         )
         return jnp.where(two.recorded, curve, 0.0).sum()
@@ -176,10 +183,10 @@ def test_gradients_through_a_trial_are_finite_on_padding_too(KA, two):
 
 
 def test_padding_a_trial_further_changes_no_prediction(two):
-    wide = popk.one_compartment(two.padded(), CL=2.0, V=20.0, KA=0.8)
+    wide = one_compartment(two.padded(), CL=2.0, V=20.0, KA=0.8)
     np.testing.assert_allclose(
         np.asarray(wide)[:, :3][two.recorded],
-        np.asarray(popk.one_compartment(two, CL=2.0, V=20.0, KA=0.8))[two.recorded],
+        np.asarray(one_compartment(two, CL=2.0, V=20.0, KA=0.8))[two.recorded],
         rtol=1e-14, atol=1e-16,
     )  # fmt: skip
 
@@ -189,7 +196,7 @@ def test_the_parent_of_an_iv_and_an_oral_structure_agree_on_an_iv_dose():
     oral = trial("ID TIME EVID AMT CMT DV\n1 0 1 100 2 .\n1 5 0 0 2 5")
     p = {"CL": 2.0, "V1": 10.0, "Q": 3.0, "V2": 30.0}
     np.testing.assert_allclose(
-        popk.two_compartment(iv, **p), popk.two_compartment(oral, **p, KA=0.7), rtol=1e-13
+        two_compartment(iv, **p), two_compartment(oral, **p, KA=0.7), rtol=1e-13
     )
 
 
@@ -197,5 +204,5 @@ def test_with_lag_a_dosing_history_is_the_same_as_one_shifted():
     early = trial("ID TIME EVID AMT ADDL II DV\n1 0 1 100 3 6 .\n1 20 0 0 0 0 5")
     late = trial("ID TIME EVID AMT ADDL II DV\n1 2 1 100 3 6 .\n1 20.5 0 0 0 0 5")
     p = {"CL": 2.0, "V": 20.0, "KA": 0.8}
-    shifted = popk.one_compartment(early, **p, lag={"depot": 1.5})
-    np.testing.assert_allclose(shifted[0, 1], popk.one_compartment(late, **p)[0, 1], rtol=1e-13)
+    shifted = one_compartment(early, **p, lag={"depot": 1.5})
+    np.testing.assert_allclose(shifted[0, 1], one_compartment(late, **p)[0, 1], rtol=1e-13)
