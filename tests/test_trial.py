@@ -393,3 +393,8 @@ def test_quinidine_is_refused_for_its_steady_state_doses_and_nothing_else():
     assert {problem.says for problem in problems} == {
         "SS is 1; steady-state doses are not supported yet: write the doses out, with ADDL and II"
     }
+
+
+def test_a_part_of_a_trial_has_a_fingerprint_of_its_own(theophylline):
+    parts = {theophylline[i].host.fingerprint for i in theophylline.ids}
+    assert len(parts | {theophylline.host.fingerprint}) == 13

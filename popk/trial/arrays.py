@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 
 from popk import units as unit_rules
 from popk.records.events import PADDING, EventTable, event_table
+from popk.records.provenance import sha256
 from popk.records.table import DataError, Problem
 from popk.trial.source import Source
 
@@ -248,8 +249,9 @@ class Trial(eqx.Module):
         return self.replaced(frame[frame["ID"].isin(wanted)].reset_index(drop=True))
 
     def replaced(self, frame: pd.DataFrame) -> "Trial":
-        """Return a trial of the same source with other checked records."""
-        return trial_of(self.host._replace(frame=frame))
+        """Return a trial of the same source with other checked records, and a hash of their own."""
+        fingerprint = sha256(frame.to_csv(index=False).encode())
+        return trial_of(self.host._replace(frame=frame, fingerprint=fingerprint))
 
     def without(self, ids: str | int | Sequence[str | int]) -> "Trial":
         """Return the trial of all other subjects."""

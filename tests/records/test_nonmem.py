@@ -568,3 +568,10 @@ def test_the_checked_table_has_every_standard_column_as_numbers(check):
     assert {str(frame[c].dtype) for c in ("TIME", "AMT", "RATE", "II", "DV", "LLOQ", "WT")} == {
         "float64"
     }
+
+
+def test_levels_of_several_kinds_are_refused():
+    frame = pd.DataFrame({"ID": [1, 1], "TIME": [0, 1], "DV": [1.0, 2.0], "DVID": [1, 2]})
+    with pytest.raises(DataError, match="DVID is 1, 2: levels of several kinds are not supported"):
+        check_records(frame, "DataFrame")
+    assert len(check_records(frame.assign(DVID=1), "DataFrame").frame) == 2
