@@ -359,18 +359,9 @@ def main() -> None:
     try:
         app()
     except (ValueError, OSError) as error:
-        from popk.records.table import DataError
-
-        mendable = (
-            type(error) is ValueError
-            or isinstance(error, OSError | DataError)
-            or (type(error).__module__.startswith("popk."))
-        )
+        ours = type(error).__module__.startswith("popk.")
+        mendable = ours or type(error) is ValueError or isinstance(error, OSError)
         if not mendable:
             raise
         typer.echo(f"popk: {error}", err=True)
         raise SystemExit(2) from None
-
-
-if __name__ == "__main__":
-    main()

@@ -9,7 +9,7 @@ import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Float
 
-from popk.model.sites import ModelError, check_parameter
+from popk.model.sites import ModelError, by_subject, check_parameter
 from popk.priors import Fixed, Prior, half_normal
 from popk.residual import Residual, ResidualError
 from popk.trial import Array, Trial
@@ -133,13 +133,5 @@ def _sampled(name: str, prior: dist.Distribution | Fixed) -> Any:
 
 def _log_typical(name: str, value: Typical, trial: Trial) -> Float[Array, "_ _"]:
     """Return a typical value's logarithm as [subject, 1] or [subject, record]."""
-    array = jnp.asarray(value, dtype=float)
-    if array.ndim == 0:
-        array = array[None, None]
-    n, r = trial.time.shape
-    if array.ndim != 2 or array.shape[0] not in (1, n) or array.shape[1] not in (1, r):
-        raise ModelError(
-            f"the typical value of {name} has shape {array.shape}; it must be one value, or "
-            f"[subject, 1] or [subject, record] as trial.covariate() gives"
-        )
-    return jnp.log(jnp.broadcast_to(array, (n, array.shape[1])))
+    what = f"the typical value of {name}"
+    return jnp.log(by_subject(what, value, trial, "trial.covariate() gives"))

@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from numpyro import handlers
@@ -240,3 +241,23 @@ def labelled(
         coords["subject"] = list(trial.ids)
     coords |= {axis: list(sites.parameters) for axis in ("parameter", "parameter2") if axis in used}
     return xr.Dataset(data, coords=coords)
+
+
+def by_subject(what: str, value: Any, trial: Trial, given_by: str) -> Any:
+    """Return a value as [subject, 1] or [subject, record]; `given_by` says what gives such a one.
+
+    Raises
+    ------
+    ModelError
+        It has another shape.
+    """
+    array = jnp.asarray(value, dtype=float)
+    if array.ndim == 0:
+        array = array[None, None]
+    n, r = trial.time.shape
+    if array.ndim != 2 or array.shape[0] not in (1, n) or array.shape[1] not in (1, r):
+        raise ModelError(
+            f"{what} has shape {array.shape}; it must be one value, or [subject, 1] or "
+            f"[subject, record] as {given_by}"
+        )
+    return jnp.broadcast_to(array, (n, array.shape[1]))

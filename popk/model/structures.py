@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Float
 
-from popk.model.sites import ModelError
+from popk.model.sites import ModelError, by_subject
 from popk.solve import solve
 from popk.structural.compartments import (
     ONE_COMPARTMENT,
@@ -135,16 +134,7 @@ def _concentration(
 
 def _by_subject(name: str, value: Parameter, trial: Trial) -> Float[Array, "s _"]:
     """Return a parameter as [subject, 1] or [subject, record]."""
-    array = jnp.asarray(value, dtype=float)
-    if array.ndim == 0:
-        array = array[None, None]
-    n, r = trial.time.shape
-    if array.ndim != 2 or array.shape[0] not in (1, n) or array.shape[1] not in (1, r):
-        raise ModelError(
-            f"{name} has shape {array.shape}; it must be one value, or [subject, 1] or "
-            f"[subject, record] as popk.individual and trial.covariate() give"
-        )
-    return jnp.broadcast_to(array, (n, array.shape[1]))
+    return by_subject(name, value, trial, "popk.individual and trial.covariate() give")
 
 
 def _check(trial: Trial, structure: Structure, F: Dosing | None, lag: Dosing | None) -> None:
