@@ -60,12 +60,26 @@ def test_what_is_not_there_is_a_harmless_1():
     np.testing.assert_array_equal(o.below, [False, True, True, False])
 
 
+def test_a_level_has_its_compartment_and_its_kind():
+    text = "ID TIME EVID CMT DVID DV\n1 0 0 2 1 5\n1 1 0 -3 2 4\n1 2 0 0 0 3"
+    o = trial(text).observations
+    np.testing.assert_array_equal(o.compartment, [2, 3, 0])
+    np.testing.assert_array_equal(o.kind, [1, 2, 0])
+
+
 def test_a_constant_covariate_is_one_value_a_subject(two):
     np.testing.assert_array_equal(two.covariate("WT"), [[70], [40]])
 
 
 def test_a_covariate_that_changes_is_one_value_a_record_and_its_last_on_padding(two):
     np.testing.assert_array_equal(two.covariate("CRCL"), [[90, 80, 60], [50, 50, 50]])
+
+
+def test_between_records_the_next_value_holds_or_the_last_or_their_mean(two):
+    last, mean = two.covariate("CRCL", "locf"), two.covariate("CRCL", between="linear")
+    np.testing.assert_array_equal(last, [[90, 90, 80], [50, 50, 50]])
+    np.testing.assert_array_equal(mean, [[90, 85, 70], [50, 50, 50]])
+    np.testing.assert_array_equal(two.covariate("WT", "locf"), [[70], [40]])
 
 
 def test_an_unknown_covariate_is_refused_with_those_there_are(two):
@@ -77,12 +91,37 @@ def test_an_unknown_covariate_is_refused_with_those_there_are(two):
         two.covariate("AGE")  # fmt: skip
 
 
+def of_design(trial, *names):
+    return [getattr(trial.design, name) for name in names]
+
+
 def test_the_design_says_what_a_compiled_model_may_depend_on(two):
-    assert two.design == (True, False, True, (0,), (0,))
-    reset = trial("ID TIME EVID AMT CMT DV\n1 0 1 9 1 .\n1 1 0 0 2 5\n1 2 3 0 0 .")
-    assert reset.design._asdict() == {
-        "infusions": False, "resets": True, "concentrations": True, "dosed": (1,), "observed": (2,),
-    }  # fmt: skip
+    assert of_design(two, "infusions", "resets", "concentrations") == [True, False, True]
+    assert of_design(two, "dosed", "observed", "turned_off") == [(0,), ((0, 0),), ()]
+    assert of_design(two, "doses", "steady", "overlap") == [1, 0, 0]
+    reset = trial(
+        "ID TIME EVID AMT CMT DVID DV\n1 0 1 9 1 0 .\n1 1 0 0 2 3 5\n1 2 3 0 0 0 .\n1 3 2 0 -2 0 ."
+    )
+    assert of_design(reset, "infusions", "resets", "dosed") == [False, True, (1,)]
+    assert of_design(reset, "observed", "turned_off") == [((2, 3),), (2,)]
+
+
+def test_the_design_counts_doses_steady_states_and_infusions_that_overlap():
+    text = (
+        "ID TIME EVID AMT RATE CMT II ADDL SS DV\n1 0 1 9 1 1 4 5 1 .\n1 1 1 9 -1 2 0 0 0 .\n"
+        "1 2 4 9 -2 1 8 0 2 .\n1 3 1 9 0 1 0 0 0 .\n1 4 0 0 0 1 0 0 0 5\n"
+        "2 0 1 9 0 1 4 0 2 .\n2 9 0 0 0 1 0 0 0 5"
+    )
+    counted = trial(text)
+    assert of_design(counted, "infusions", "resets") == [True, True], "SS 1 wipes, as a reset does"
+    assert of_design(counted, "modeled_rates", "modeled_durations") == [(2,), (1,)]
+    assert of_design(counted, "doses", "steady") == [4, 2], "of ID 1"
+    assert of_design(counted, "overlap") == [4], "nine hours every four: three, rounded up"
+
+
+def test_one_more_dose_keeps_the_design():
+    text = "ID TIME EVID AMT II SS DV\n" + "\n".join(f"1 {t} 1 9 4 2 ." for t in range(5))
+    assert trial(text).design == trial(text + "\n1 6 1 9 4 2 .").design
 
 
 @pytest.mark.parametrize(("level", "factor"), [("mg/L", 1.0), ("ng/mL", 1000.0), ("g/L", 1e-3)])
@@ -181,6 +220,20 @@ def test_arrays_strips_what_stays_on_the_host(two):
     with pytest.raises(AttributeError, match="do not exist inside a compiled model"):
         _ = arrays.ids
     assert repr(arrays) == "Trial(arrays of (2, 3))"
+
+
+def test_events_that_are_the_same_for_all_are_given_once():
+    text = "ID TIME EVID AMT DV\n1 0 1 9 .\n1 2 0 0 5\n{0} 0 1 {1} .\n{0} 2 0 0 4"
+    assert trial(text.format(2, 9)).arrays().events.time.shape == (1, 2)
+    assert trial(text.format(2, 8)).arrays().events.time.shape == (2, 2)
+    assert trial(text.format(2, 9)).arrays().time.shape == (2, 2)
+
+
+def test_an_unobserved_trial_differs_in_nothing_but_that(two):
+    hidden = two.unobserved()
+    assert (two.given, hidden.given) == (True, False)
+    assert dataclasses.replace(hidden, given=True).design == two.design
+    assert hidden.observations is two.observations
 
 
 def test_trials_of_the_same_shapes_share_one_compiled_program():
@@ -363,6 +416,7 @@ COUNTS = {
     "cefamandole": (6, 6, 84),
     "indomethacin": (6, 6, 66),
     "phenobarbital": (59, 589, 155),
+    "quinidine": (136, 1028, 361),
     "remifentanil": (65, 65, 1992),
     "theophylline": (12, 12, 132),
 }
@@ -370,7 +424,7 @@ COUNTS = {
 
 def test_every_data_file_is_tested():
     names = {path.stem for path in (ROOT / "data").glob("*.csv")}
-    assert names == {*COUNTS, "quinidine"}
+    assert names == {*COUNTS}
 
 
 @pytest.mark.parametrize("name", COUNTS)
@@ -381,18 +435,6 @@ def test_a_data_file_has_the_subjects_doses_and_levels_of_its_readme(name):
     assert (counts["subjects"], counts["doses"], counts["levels"]) == COUNTS[name]
     assert read.host.fingerprint == sha256(path.read_bytes())
     assert read.design.concentrations
-
-
-def test_quinidine_is_refused_for_its_steady_state_doses_and_nothing_else():
-    path = ROOT / "data" / "quinidine.csv"
-    with pytest.raises(popk.DataError) as caught:
-        popk.read_nonmem(path)
-    problems = caught.value.problems
-    assert len(problems) == 249
-    assert {problem.column for problem in problems} == {"SS"}
-    assert {problem.says for problem in problems} == {
-        "SS is 1; steady-state doses are not supported yet: write the doses out, with ADDL and II"
-    }
 
 
 def test_a_part_of_a_trial_has_a_fingerprint_of_its_own(theophylline):

@@ -33,12 +33,13 @@ DEFAULTS = {
     "SS": 0.0,
     "CMT": 0.0,
     "DV": np.nan,
+    "DVID": 0.0,
     "MDV": None,
     "BLQ": 0.0,
     "LLOQ": np.nan,
 }
 REQUIRED = ("ID", "TIME", "DV")
-_INTEGER = ("EVID", "ADDL", "SS", "CMT", "MDV", "BLQ")
+_INTEGER = ("EVID", "ADDL", "SS", "CMT", "DVID", "MDV", "BLQ")
 
 #: Columns that would change what a record means, and that popk cannot honor.
 FOREIGN = {
@@ -165,7 +166,6 @@ def check_records(
     names = _names(original, where, columns or {}, covariates)
     if not len(original):
         raise DataError(where, [Problem("", "it has a header but no records")])
-    _refuse_kinds(original, where)
     frame: Any
     frame, broken = _numbers(original, names)
     if broken:
@@ -217,18 +217,6 @@ def _names(
     if found:
         raise DataError(where, found)
     return names
-
-
-def _refuse_kinds(original: pd.DataFrame, where: str) -> None:
-    """Refuse levels of several kinds: one model here observes one."""
-    for name in original.columns:
-        if str(name).upper() == "DVID":
-            kinds = sorted({str(k) for k in original[name]} - MISSING - {"0", "nan"})
-            if len(kinds) > 1:
-                says = (
-                    f"{name} is {', '.join(kinds)}: levels of several kinds are not supported yet; "
-                )
-                raise DataError(where, [Problem("DVID", says + "keep the rows of one kind")])
 
 
 def _header_problems(have: Sequence[str], columns: Mapping[str, str]) -> list[Problem]:

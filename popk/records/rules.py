@@ -9,6 +9,11 @@ def _dose(f: Any) -> Any:
     return f["EVID"].isin([1, 4])
 
 
+def _constant(f: Any) -> Any:
+    """Return which doses are constant infusions at steady state."""
+    return _dose(f) & f["SS"].ne(0) & f["AMT"].eq(0)
+
+
 def _previous(f: Any, column: str) -> Any:
     return f.groupby("ID", sort=False)[column].shift()
 
@@ -67,15 +72,45 @@ RULES = (
     Rule(
         "a rate is known",
         "RATE",
-        lambda f: _dose(f) & f["RATE"].lt(0),
-        "RATE is {RATE}; modeled rates (-1) and durations (-2) are not supported yet: give RATE > 0 "
-        "for an infusion, 0 for a bolus",
+        lambda f: _dose(f) & f["RATE"].lt(0) & ~f["RATE"].isin([-1, -2]),
+        "RATE is {RATE}; give a rate above 0, 0 for a bolus, -1 for a modeled rate (R), -2 for a modeled "
+        "duration (D)",
     ),
     Rule(
-        "steady state is not supported",
+        "SS is known",
         "SS",
-        lambda f: f["SS"].ne(0),
-        "SS is {SS}; steady-state doses are not supported yet: write the doses out, with ADDL and II",
+        lambda f: ~f["SS"].isin([0, 1, 2]),
+        "SS is {SS}; use 0, 1 (amounts become the steady state) or 2 (the steady state is added)",
+    ),
+    Rule(
+        "only a dose has a steady state",
+        "SS",
+        lambda f: ~_dose(f) & f["SS"].ne(0),
+        "SS is {SS} on EVID {EVID}; only a dose has a steady state: set EVID 1, or SS 0",
+    ),
+    Rule(
+        "a steady state has an interval",
+        "II",
+        lambda f: _dose(f) & f["SS"].ne(0) & f["AMT"].gt(0) & f["II"].le(0),
+        "SS is {SS} but II is {II}; give the interval between doses, or for a constant infusion AMT 0",
+    ),
+    Rule(
+        "a constant infusion has a rate",
+        "RATE",
+        lambda f: _constant(f) & ~(f["RATE"].gt(0) | f["RATE"].eq(-1)),
+        "SS is {SS} and AMT 0, a constant infusion, but RATE is {RATE}; give its rate (or -1), or the amount",
+    ),
+    Rule(
+        "a constant infusion has no interval",
+        "II",
+        lambda f: _constant(f) & f["II"].ne(0),
+        "SS is {SS} and AMT 0, a constant infusion, but II is {II}; set II 0, or give the amount",
+    ),
+    Rule(
+        "a constant infusion is not repeated",
+        "ADDL",
+        lambda f: _constant(f) & f["ADDL"].gt(0),
+        "SS is {SS} and AMT 0, a constant infusion, but ADDL is {ADDL}; it has no further doses: set ADDL 0",
     ),
     Rule(
         "a number of further doses is not negative",
@@ -86,7 +121,7 @@ RULES = (
     Rule(
         "further doses have an interval",
         "II",
-        lambda f: f["ADDL"].gt(0) & f["II"].le(0),
+        lambda f: f["ADDL"].gt(0) & f["II"].le(0) & ~_constant(f),
         "ADDL is {ADDL} but II is {II}; give the interval between doses",
     ),
     Rule(
@@ -96,10 +131,16 @@ RULES = (
         "ADDL is {ADDL} on EVID {EVID}; only a dose has further doses",
     ),
     Rule(
-        "a compartment is not negative",
+        "only a record without a dose turns a compartment off",
         "CMT",
-        lambda f: f["CMT"].lt(0),
-        "CMT is {CMT}; turning a compartment off is not supported yet",
+        lambda f: f["CMT"].lt(0) & ~f["EVID"].isin([0, 2]),
+        "CMT is {CMT} on EVID {EVID}; a negative CMT turns a compartment off and stands on EVID 0 or 2",
+    ),
+    Rule(
+        "a kind of level is not negative",
+        "DVID",
+        lambda f: f["DVID"].lt(0),
+        "DVID is {DVID}; number the kinds of levels from 1",
     ),
     Rule(
         "MDV is 0 or 1",

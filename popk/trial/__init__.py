@@ -1,7 +1,8 @@
 """What is a population as padded arrays? The `Trial`, and the functions that read one."""
 
-from popk.trial.arrays import Array, Design, Observations, Trial
+from popk.trial.arrays import Array, Observations, Trial
+from popk.trial.design import Design, alike
 from popk.trial.reading import read_nonmem
 from popk.trial.source import Source
 
-__all__ = ["Array", "Design", "Observations", "Source", "Trial", "read_nonmem"]
+__all__ = ["Array", "Design", "Observations", "Source", "Trial", "alike", "read_nonmem"]

@@ -2,43 +2,25 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import xarray as xr
 from jaxtyping import Bool, Float, Int
 
 from popk import units as unit_rules
-from popk.records.events import PADDING, EventTable, event_table
+from popk.records.events import EventTable, event_table, padded_events
 from popk.records.provenance import sha256
 from popk.records.table import DataError, Problem
+from popk.trial.design import Design, bucket, design_of, gaps_of
 from popk.trial.source import Source
 
 # On the host NumPy's, inside a compiled function JAX's: one transfer a call, not one an array.
 Array = np.ndarray | jax.Array
-
-
-class Design(NamedTuple):
-    """What a compiled model may depend on: facts of the trial that are no arrays.
-
-    Attributes
-    ----------
-    infusions, resets : bool
-        Whether any dose is an infusion, any record a reset.
-    concentrations : bool
-        Whether amounts per L convert to the unit of DV.
-    dosed, observed : tuple of int
-        The compartments (CMT) that are dosed into and that levels are taken from.
-    """
-
-    infusions: bool
-    resets: bool
-    concentrations: bool
-    dosed: tuple[int, ...]
-    observed: tuple[int, ...]
 
 
 class Observations(eqx.Module):
@@ -56,6 +38,8 @@ class Observations(eqx.Module):
         Whether it is only known to be below `limit`.
     limit : Float[Array, "observation"]
         The limit of quantification; 1 where no level is below one.
+    compartment, kind : Int[Array, "observation"]
+        CMT and DVID.
     """
 
     subject: Int[Array, "*o"]
@@ -64,11 +48,13 @@ class Observations(eqx.Module):
     measured: Bool[Array, "*o"]
     below: Bool[Array, "*o"]
     limit: Float[Array, "*o"]
+    compartment: Int[Array, "*o"]
+    kind: Int[Array, "*o"]
 
     def filled(self, size: int) -> "Observations":
         """Return these and so many levels that do not count as to make `size`."""
         fields = jax.tree.leaves(self)
-        blanks = (0, 0, 1.0, False, False, 1.0)
+        blanks = (0, 0, 1.0, False, False, 1.0, 0, 0)
         return Observations(*(_filled(x, size, b) for x, b in zip(fields, blanks, strict=True)))
 
 
@@ -95,6 +81,8 @@ class Trial(eqx.Module):
         What a compiled model may depend on beside arrays.
     source : Source or None
         The host's table; None inside a compiled function.
+    given : bool
+        Whether a model is conditioned on the levels, or samples them.
     """
 
     time: Float[Array, "*s r"]
@@ -105,6 +93,7 @@ class Trial(eqx.Module):
     covariates: dict[str, Float[Array, "*s _"]]
     design: Design = eqx.field(static=True)
     source: Source | None = eqx.field(static=True)
+    given: bool = eqx.field(static=True, default=True)
 
     @property
     def n_subjects(self) -> int:
@@ -139,15 +128,27 @@ class Trial(eqx.Module):
             raise AttributeError("IDs, units and tables do not exist inside a compiled model")
         return self.source
 
-    def covariate(self, name: str) -> Float[Array, "s _"]:
+    def covariate(
+        self, name: str, between: Literal["nocb", "locf", "linear"] = "nocb"
+    ) -> Float[Array, "s _"]:
         """Return a covariate, of shape [subject, 1] if constant in every subject, else [subject, record].
 
-        A record's value holds over the interval that ends at that record (NONMEM's rule).
+        What stands at a record holds over the interval that ends there.
+
+        Parameters
+        ----------
+        name : str
+        between : "nocb", "locf" or "linear"
+            What holds between two records: the value of the next (next observation carried backward,
+            NONMEM's rule), of the last (last observation carried forward), or their mean, which is
+            what a linear change amounts to over the interval to second order in it.
 
         Raises
         ------
         DataError
             The trial was read without this covariate.
+        ValueError
+            `between` is none of the three.
         """
         if name not in self.covariates:
             have = ", ".join(self.covariates) or "no covariates"
@@ -161,14 +162,30 @@ class Trial(eqx.Module):
                     )
                 ],
             )
-        return self.covariates[name]
+        after = self.covariates[name]
+        if between not in ("nocb", "locf", "linear"):
+            raise ValueError(f"between is {between!r}; it must be 'nocb', 'locf' or 'linear'")
+        if between == "nocb" or after.shape[-1] == 1:
+            return after
+        before = jnp.concatenate([after[..., :1], after[..., :-1]], axis=-1)
+        return before if between == "locf" else (before + after) / 2
 
     def arrays(self) -> "Trial":
-        """Return the trial without what stays on the host: what may enter a compiled function."""
-        o = self.observations
+        """Return the trial without what stays on the host: what may enter a compiled function.
+
+        Events that are the same for all subjects are given once, for all.
+        """
+        o, events, design = self.observations, self.events, self.design
         if not o.value.shape[-1]:  # NumPyro has no plate of size 0: one level that does not count
             o = o.filled(1)
-        return dataclasses.replace(self, observations=o, source=None)
+        if self.n_subjects > 1 and all((x == x[:1]).all() for x in events):
+            events = jax.tree.map(lambda x: x[:1], events)
+            design = design._replace(gaps=gaps_of(events.time[0]))
+        return dataclasses.replace(self, observations=o, events=events, design=design, source=None)
+
+    def unobserved(self) -> "Trial":
+        """Return the trial whose levels a model samples."""
+        return dataclasses.replace(self, given=False)
 
     def padded(self) -> "Trial":
         """Return the arrays with their axes filled up to powers of two.
@@ -176,24 +193,19 @@ class Trial(eqx.Module):
         One more record or level then has the same shapes, and compiles nothing anew.
         """
         o, e = self.observations, self.events
-        records, events = _bucket(self.n_records), _bucket(e.time.shape[-1])
-        levels = _bucket(o.value.shape[-1])
+        records, events = bucket(self.n_records), bucket(e.time.shape[-1])
+        levels = bucket(o.value.shape[-1])
         return Trial(
             time=_filled(self.time, records, "edge"),
             recorded=_filled(self.recorded, records, False),
             observations=o.filled(levels),
-            events=EventTable(
-                _filled(e.kind, events, PADDING),
-                _filled(e.time, events, "edge"),
-                _filled(e.position, events, np.inf),
-                *(_filled(x, events, 0) for x in e[3:]),
-            ),
+            events=padded_events(e, events),
             concentration_factor=self.concentration_factor,
             covariates={
                 k: _filled(v, records, "edge") if v.shape[-1] > 1 else v
                 for k, v in self.covariates.items()
             },
-            design=self.design,
+            design=self.design._replace(below=True),
             source=None,
         )
 
@@ -219,6 +231,8 @@ class Trial(eqx.Module):
             own(o.measured, False),
             own(o.below, False),
             own(o.limit, 1.0),
+            own(o.compartment, 0),
+            own(o.kind, 0),
         )
         return dataclasses.replace(
             self,
@@ -299,10 +313,6 @@ class Trial(eqx.Module):
         return self.host.html()
 
 
-def _bucket(size: int) -> int:
-    return 1 << max(3, (size - 1).bit_length())
-
-
 def _filled(values: Array, size: int, blank: float | int | str) -> np.ndarray:
     """Return an array whose last axis is filled up, with a value or its own last one."""
     array = np.asarray(values)
@@ -327,7 +337,6 @@ def trial_of(source: Source) -> Trial:
     recorded = np.zeros(shape, dtype=bool)
     recorded[subject, record] = True
     table = event_table(frame, subject, record)
-    dosed = frame["EVID"].isin([1, 4])
     level = frame["EVID"].eq(0)
     factor = unit_rules.concentration_factor(source.units["AMT"], source.units["DV"])
     trial = Trial(
@@ -339,13 +348,7 @@ def trial_of(source: Source) -> Trial:
         covariates={
             n: _covariate(frame[n].to_numpy(), subject, record, shape) for n in source.covariates
         },
-        design=Design(
-            infusions=bool((dosed & frame["RATE"].gt(0)).any()),
-            resets=bool(frame["EVID"].isin([3, 4]).any()),
-            concentrations=factor is not None,
-            dosed=tuple(sorted(set(frame["CMT"][dosed]))),
-            observed=tuple(sorted(set(frame["CMT"][level]))),
-        ),
+        design=design_of(frame, subject, factor is not None),
         source=source._replace(ids=tuple(dict.fromkeys(frame["ID"]))),
     )
     for array in jax.tree.leaves(trial):
@@ -362,6 +365,8 @@ def _observations(rows: pd.DataFrame, subject: np.ndarray, record: np.ndarray) -
         measured=measured,
         below=below,
         limit=np.where(below, rows["LLOQ"], 1.0),
+        compartment=np.abs(rows["CMT"].to_numpy()),
+        kind=rows["DVID"].to_numpy(),
     )
 
 

@@ -18,6 +18,7 @@ COLUMNS = (
     "SS",
     "CMT",
     "DV",
+    "DVID",
     "MDV",
     "BLQ",
     "LLOQ",
@@ -109,14 +110,38 @@ TRIGGERS = {
         "row 3  ID 1  TIME 1  RATE is 5 on EVID 0; set EVID 1 if it is an infusion, RATE 0 if not",
     ),
     "a rate is known": (
-        [dose(), dose(RATE=-2)],
-        "row 3  ID 1  TIME 0  RATE is -2; modeled rates (-1) and durations (-2) are not supported "
-        "yet: give RATE > 0 for an infusion, 0 for a bolus",
+        [dose(), dose(RATE=-3)],
+        "row 3  ID 1  TIME 0  RATE is -3; give a rate above 0, 0 for a bolus, -1 for a modeled rate "
+        "(R), -2 for a modeled duration (D)",
     ),
-    "steady state is not supported": (
-        [dose(), dose(SS=1, II=12)],
-        "row 3  ID 1  TIME 0  SS is 1; steady-state doses are not supported yet: write the doses "
-        "out, with ADDL and II",
+    "SS is known": (
+        [dose(), dose(SS=3, II=12)],
+        "row 3  ID 1  TIME 0  SS is 3; use 0, 1 (amounts become the steady state) or 2 (the steady "
+        "state is added)",
+    ),
+    "only a dose has a steady state": (
+        [dose(), level(SS=1, II=12)],
+        "row 3  ID 1  TIME 1  SS is 1 on EVID 0; only a dose has a steady state: set EVID 1, or SS 0",
+    ),
+    "a steady state has an interval": (
+        [dose(), dose(SS=1)],
+        "row 3  ID 1  TIME 0  SS is 1 but II is 0; give the interval between doses, or for a constant "
+        "infusion AMT 0",
+    ),
+    "a constant infusion has a rate": (
+        [dose(), dose(SS=1, AMT=0, RATE=-2)],
+        "row 3  ID 1  TIME 0  SS is 1 and AMT 0, a constant infusion, but RATE is -2; give its rate "
+        "(or -1), or the amount",
+    ),
+    "a constant infusion has no interval": (
+        [dose(), dose(SS=1, AMT=0, RATE=10, II=12)],
+        "row 3  ID 1  TIME 0  SS is 1 and AMT 0, a constant infusion, but II is 12; set II 0, or give "
+        "the amount",
+    ),
+    "a constant infusion is not repeated": (
+        [dose(), dose(SS=1, AMT=0, RATE=10, ADDL=3)],
+        "row 3  ID 1  TIME 0  SS is 1 and AMT 0, a constant infusion, but ADDL is 3; it has no further "
+        "doses: set ADDL 0",
     ),
     "a number of further doses is not negative": (
         [dose(), dose(ADDL=-1, II=12)],
@@ -130,9 +155,14 @@ TRIGGERS = {
         [dose(), level(ADDL=3, II=12)],
         "row 3  ID 1  TIME 1  ADDL is 3 on EVID 0; only a dose has further doses",
     ),
-    "a compartment is not negative": (
-        [dose(), level(EVID=2, MDV=1, CMT=-1)],
-        "row 3  ID 1  TIME 1  CMT is -1; turning a compartment off is not supported yet",
+    "only a record without a dose turns a compartment off": (
+        [dose(), dose(CMT=-1)],
+        "row 3  ID 1  TIME 0  CMT is -1 on EVID 1; a negative CMT turns a compartment off and stands "
+        "on EVID 0 or 2",
+    ),
+    "a kind of level is not negative": (
+        [dose(), level(DVID=-1)],
+        "row 3  ID 1  TIME 1  DVID is -1; number the kinds of levels from 1",
     ),
     "MDV is 0 or 1": (
         [dose(), level(MDV=2)],
@@ -190,6 +220,9 @@ def test_the_row_before_the_bad_one_is_fine(name, check):
     "row",
     [
         dose(RATE=10), dose(ADDL=3, II=12), dose(CMT=2), dose(EVID=4), dose(EVID=3, AMT="."),
+        dose(RATE=-1), dose(RATE=-2), dose(RATE=-2, SS=1, II=12), dose(SS=1, II=12, ADDL=2),
+        dose(SS=2, II=12), dose(EVID=4, SS=1, II=12), dose(SS=1, AMT=0, RATE=10),
+        dose(SS=2, AMT=0, RATE=-1), dose(EVID=2, AMT=".", CMT=-1), level(CMT=-1), level(DVID=2),
         level(EVID=2, MDV=1), level(MDV=1), level(DV=".", MDV=1), level(BLQ=1, LLOQ=0.1, DV="."),
         level(BLQ=1, LLOQ=0.1), level(CMT=1), level(TIME=0), level(DV=0), level(DV=-0.1),
         level(BLQ=0, LLOQ=0),
@@ -473,7 +506,7 @@ def test_a_time_of_the_clock_is_refused_without_naming_itself_as_the_time(refusa
     )
 
 
-@pytest.mark.parametrize("name", ["EVID", "ADDL", "SS", "CMT", "MDV", "BLQ"])
+@pytest.mark.parametrize("name", ["EVID", "ADDL", "SS", "CMT", "DVID", "MDV", "BLQ"])
 def test_a_count_or_code_must_be_a_whole_number(name, refusal):
     assert refusal(f"ID,TIME,DV,{name}\n1,0,5,0.5\n") == (
         f"1 problem in trial.csv\n  row 2  ID 1  TIME 0  {name} is '0.5': it must be a whole number"
@@ -564,14 +597,14 @@ def test_an_amount_of_a_point_is_none(check):
 def test_the_checked_table_has_every_standard_column_as_numbers(check):
     frame = check("ID,TIME,DV,WT\n1,0,5,70\n", covariates=["WT"]).frame
     assert set(frame.columns) == {*DEFAULTS, "ROW", "WT"}
-    assert {str(frame[c].dtype) for c in ("EVID", "ADDL", "SS", "CMT", "MDV", "BLQ")} == {"int64"}
+    assert {str(frame[c].dtype) for c in ("EVID", "ADDL", "SS", "CMT", "DVID", "MDV", "BLQ")} == {
+        "int64"
+    }
     assert {str(frame[c].dtype) for c in ("TIME", "AMT", "RATE", "II", "DV", "LLOQ", "WT")} == {
         "float64"
     }
 
 
-def test_levels_of_several_kinds_are_refused():
-    frame = pd.DataFrame({"ID": [1, 1], "TIME": [0, 1], "DV": [1.0, 2.0], "DVID": [1, 2]})
-    with pytest.raises(DataError, match="DVID is 1, 2: levels of several kinds are not supported"):
-        check_records(frame, "DataFrame")
-    assert len(check_records(frame.assign(DVID=1), "DataFrame").frame) == 2
+def test_levels_may_be_of_several_kinds():
+    frame = pd.DataFrame({"ID": [1, 1, 1], "TIME": [0, 1, 2], "DV": 1.0, "DVID": [1, 2, "."]})
+    assert check_records(frame, "DataFrame").frame["DVID"].tolist() == [1, 2, 0]
