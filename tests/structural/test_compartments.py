@@ -1,6 +1,7 @@
-"""Closed forms of the one- and two-compartment models, against the exponential of their matrix."""
+"""Closed forms of models of one to three compartments, against the exponential of their matrix."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,8 @@ import pytest
 from popk.structural.compartments import (
     ONE_COMPARTMENT,
     ONE_COMPARTMENT_ORAL,
+    THREE_COMPARTMENT,
+    THREE_COMPARTMENT_ORAL,
     TWO_COMPARTMENT,
     TWO_COMPARTMENT_ORAL,
 )
@@ -34,6 +37,21 @@ def two_compartment_oral(CL, V1, Q, V2, KA):
     return [[-KA, 0, 0], [KA, -(CL + Q) / V1, Q / V2], [0, Q / V1, -Q / V2]]
 
 
+def three_compartment(CL, V1, Q2, V2, Q3, V3):
+    return [
+        [-(CL + Q2 + Q3) / V1, Q2 / V2, Q3 / V3],
+        [Q2 / V1, -Q2 / V2, 0],
+        [Q3 / V1, 0, -Q3 / V3],
+    ]
+
+
+def three_compartment_oral(*x):
+    *bolus, KA = x
+    given = [[0, *row] for row in three_compartment(*bolus)]
+    given[0][0] = KA
+    return [[-KA, 0, 0, 0], *given]
+
+
 #: Each structure with the matrix M of A' = M A + r, written from the model's equations.
 STRUCTURES = {
     "one compartment": (ONE_COMPARTMENT, one_compartment, ("CL", "V")),
@@ -43,6 +61,16 @@ STRUCTURES = {
         TWO_COMPARTMENT_ORAL,
         two_compartment_oral,
         ("CL", "V1", "Q", "V2", "KA"),
+    ),
+    "three compartments": (
+        THREE_COMPARTMENT,
+        three_compartment,
+        ("CL", "V1", "Q2", "V2", "Q3", "V3"),
+    ),
+    "three compartments oral": (
+        THREE_COMPARTMENT_ORAL,
+        three_compartment_oral,
+        ("CL", "V1", "Q2", "V2", "Q3", "V3", "KA"),
     ),
 }
 every_structure = pytest.mark.parametrize("name", STRUCTURES)
@@ -54,15 +82,30 @@ def rates(name, x):
                       for row in STRUCTURES[name][1](*x)])  # fmt: skip
 
 
+def flips(x, rates):
+    """Return parameters whose depot empties at one of the rates, or very nearly."""
+    return [(*x, KA) for k in rates for KA in (k, k * (1 + 1e-9), k * (1 - 1e-7))]
+
+
 def ties():
-    """Return the absorption rates at which a depot flips over: k, and the two rates of disposition."""
-    CL, V1, Q, V2 = 3.0, 10.0, 2.0, 15.0
-    beta, alpha = np.sort(-np.linalg.eigvals(np.array(two_compartment(CL, V1, Q, V2))).real)
-    one = [(CL, V1, KA) for KA in (CL / V1, CL / V1 * (1 + 1e-9), CL / V1 * (1 - 1e-7))]
-    two = [
-        (CL, V1, Q, V2, KA) for KA in (alpha, beta, alpha * (1 + 1e-9), beta * (1 - 1e-7), Q / V2)
-    ]
-    return {"one compartment oral": one, "two compartments oral": two}
+    """Return parameters at which rate constants are equal, or nearly."""
+    two, three = (3.0, 10.0, 2.0, 15.0), (3.0, 10.0, 2.0, 15.0, 0.4, 40.0)
+    # Equal peripherals; one that hardly exchanges; both, and it empties at the rate of another.
+    alike = [(*three[:4], 0.4, 3.0), (*three[:4], 1e-7, 40.0), (*three[:4], 2e-7, 1.5e-6)]
+    beta, alpha = rates_of(two_compartment(*two))
+    return {
+        "one compartment oral": flips((3.0, 10.0), [0.3]),
+        "two compartments oral": flips(two, [alpha, beta, 2.0 / 15.0]),
+        "three compartments": alike,
+        "three compartments oral": [
+            *flips(three, [*rates_of(three_compartment(*three)), 2.0 / 15.0]),
+            *[(*x, KA) for x in alike for KA in (0.7, 2.0 / 15.0)],
+        ],
+    }
+
+
+def rates_of(M):
+    return np.sort(-np.linalg.eigvals(np.array(M)).real)
 
 
 @functools.cache
@@ -72,10 +115,10 @@ def cases(name):
     n = len(STRUCTURES[name][2])
     x = np.exp(rng.normal(0, 1, size=(200, n))) * 3
     t = np.exp(rng.normal(0, 2, size=200))
-    flips = np.array(ties().get(name, []))
-    if flips.size:
-        x = np.concatenate([x, flips, flips, flips])
-        t = np.concatenate([t, np.repeat([0.5, 5.0, 50.0], len(flips))])
+    equal = np.array(ties().get(name, []))
+    if equal.size:
+        x = np.concatenate([x, equal, equal, equal])
+        t = np.concatenate([t, np.repeat([0.5, 5.0, 50.0], len(equal))])
     return jnp.asarray(t), jnp.asarray(x)
 
 
@@ -85,15 +128,20 @@ def propagator(name, t, x):
 
 
 def exact(name, t, x):
-    """Return P and Q as blocks of exp([[M, I], [0, 0]] t), with 60 digits."""
-    with mpmath.workdps(60):
+    """Return P and Q with 50 digits: the series of a short interval, doubled until it is t long."""
+    with mpmath.workdps(50):
         M = mpmath.matrix(STRUCTURES[name][1](*map(mpmath.mpf, x)))
-        n = M.rows
-        both = mpmath.zeros(2 * n)
-        both[:n, :n], both[:n, n:] = M, mpmath.eye(n)
-        whole = mpmath.expm(both * mpmath.mpf(t), method="taylor")
-        blocks = np.array(whole.tolist(), dtype=float)
-    return blocks[:n, :n], blocks[:n, n:]
+        doublings = max(0, math.ceil(mpmath.log(mpmath.mnorm(M, 1) * t + 1, 2)) + 4)
+        step = mpmath.mpf(t) / 2**doublings
+        term = mpmath.eye(M.rows) * step
+        Q = term
+        for n in range(2, 26):
+            term = term * M * (step / n)
+            Q = Q + term
+        P = mpmath.eye(M.rows) + M * Q
+        for _ in range(doublings):
+            P, Q = P * P, Q + P * Q
+        return np.array(P.tolist(), dtype=float), np.array(Q.tolist(), dtype=float)
 
 
 @functools.cache
@@ -105,9 +153,29 @@ def propagators(name):
 def test_a_closed_form_is_the_exponential_of_the_rate_matrix(name):
     t, x = cases(name)
     P, Q = propagators(name)(t, x)
-    for i in [*range(0, 200, 5), *range(200, len(t))]:
+    for i in [*range(0, 200, 8), *range(200, len(t), 2)]:
         expected = exact(name, float(t[i]), np.asarray(x[i]).tolist())
         np.testing.assert_allclose((P[i], Q[i]), expected, rtol=1e-12, atol=1e-290)
+
+
+def test_three_compartments_are_exact_at_all_parameters_that_people_have():
+    name, n = "three compartments oral", 40
+    rng = np.random.default_rng(7)
+    limits = [(0.01, 50.0), (1.0, 500.0)] * 3 + [(0.05, 5.0)]
+    x = np.exp([rng.uniform(*np.log(limit), size=n) for limit in limits]).T
+    t = np.exp(rng.uniform(np.log(1e-3), np.log(1e4), size=n))
+    P, Q = propagators(name)(*map(jnp.asarray, (t, x)))
+    for i in range(n):
+        expected = exact(name, t[i], x[i].tolist())
+        np.testing.assert_allclose((P[i], Q[i]), expected, rtol=1e-11, atol=1e-290)
+
+
+@every_structure
+def test_the_rate_matrix_is_that_of_the_equations(name):
+    structure, _, names = STRUCTURES[name]
+    _, x = cases(name)
+    found = structure.rates(**dict(zip(names, x[3], strict=True)))
+    np.testing.assert_allclose(found, rates(name, x[3]), rtol=1e-15)
 
 
 @every_structure
@@ -185,16 +253,21 @@ def test_gradients_are_central_differences_at_ties_too(name):
         np.testing.assert_allclose(gradient[:, i], difference, rtol=1e-7, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["one compartment oral", "two compartments oral"])
+@pytest.mark.parametrize(
+    "name", ["one compartment oral", "two compartments oral", "three compartments oral"]
+)
 def test_the_second_derivative_at_flip_flop_is_finite_and_continuous(name):
     t = jnp.asarray(5.0)
     central = 1
-    curvature = jax.jit(jax.hessian(lambda x: propagator(name, t, x)[0][central, 0]))
-    for tie in ties()[name]:
-        at, near = (np.asarray(curvature(jnp.asarray(tie) * jnp.asarray([1.0] * (len(tie) - 1) + [d])))
-                    for d in (1.0, 1 + 1e-7))  # fmt: skip
-        assert np.isfinite(at).all()
-        np.testing.assert_allclose(at, near, rtol=1e-5, atol=1e-8)
+    slope = jax.grad(lambda logs: propagator(name, t, jnp.exp(logs))[0][central, 0])
+
+    def curvature(logs):  # its row of KA, the parameter that ties
+        return jax.jvp(slope, (logs,), (jnp.zeros_like(logs).at[-1].set(1.0),))[1]
+
+    logs = jnp.log(jnp.asarray(ties()[name]))
+    at, near = map(jax.jit(jax.vmap(curvature)), (logs, logs.at[:, -1].add(1e-7)))
+    assert np.isfinite(at).all()
+    np.testing.assert_allclose(at, near, rtol=1e-5, atol=1e-8)
 
 
 def test_one_compartment_oral_is_the_textbook_formula():
@@ -210,3 +283,5 @@ def test_compartments_are_numbered_as_nonmem_does():
     assert ONE_COMPARTMENT_ORAL.compartments == ("depot", "central")
     assert TWO_COMPARTMENT.compartments == ("central", "peripheral1")
     assert TWO_COMPARTMENT_ORAL.compartments == ("depot", "central", "peripheral1")
+    assert THREE_COMPARTMENT.compartments == ("central", "peripheral1", "peripheral2")
+    assert THREE_COMPARTMENT_ORAL.compartments == ("depot", "central", "peripheral1", "peripheral2")

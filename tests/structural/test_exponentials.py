@@ -9,7 +9,7 @@ import mpmath
 import numpy as np
 import pytest
 
-from popk.structural.exponentials import decay, transfer, transfer2
+from popk.structural.exponentials import decay, transfer, transfer2, transfer3
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 
@@ -35,6 +35,15 @@ TRIPLES = [
     (1.0, 0.001, 1.0, 1000.0), (1.0, 0.001, 999.0, 1000.0), (100.0, 0.1, 1.0, 10.0),
     (3.0, 0.0, 0.7, 0.2), (3.0, 0.7, 0.7, 0.0), (3.0, 0.0, 0.0, 0.7), (1e-6, 0.2, 1.3, 4.0),
     (0.0, 0.2, 1.3, 4.0),
+]  # fmt: skip
+
+#: Times and four rate constants, the first three falling: the last one anywhere, and ties.
+QUADRUPLES = [
+    (2.0, 0.3, 0.3, 0.3, 0.3), (2.0, 1.5, 0.1, 0.1, 1.5), (2.0, 1.5, 1.5, 0.1, 0.7),
+    (2.0, 1.5, 0.7, 0.1, 0.7 * (1 + 1e-8)), (2.0, 0.3 * (1 + 1e-4), 0.3, 0.3 * (1 - 1e-4), 2.0),
+    (1.0, 1.39, 1.2, 1.1, 1.0), (1.0, 1.41, 1.2, 1.1, 1.0), (1.0, 1.41, 1.4, 1.001, 1.0),
+    (1.0, 1000.0, 1.0, 0.001, 30.0), (100.0, 10.0, 1.0, 0.1, 0.0), (3.0, 0.7, 0.2, 0.0, 0.0),
+    (3.0, 0.7, 0.2, 0.1, 5.0), (1e-6, 4.0, 1.3, 0.2, 0.0), (0.0, 4.0, 1.3, 0.2, 2.0),
 ]  # fmt: skip
 
 
@@ -66,7 +75,7 @@ def exact_derivatives(order, *case):
     return np.array([one[tuple(sorted(index))] for index in np.ndindex(*shape)]).reshape(shape)
 
 
-CASES = {transfer: PAIRS, transfer2: TRIPLES}
+CASES = {transfer: PAIRS, transfer2: TRIPLES, transfer3: QUADRUPLES}
 
 
 @functools.cache
@@ -113,11 +122,13 @@ def test_the_textbook_gradient_is_wrong_where_ours_is_right():
     assert abs(float(jax.grad(textbook)(jnp.asarray(KA))) - right) > 1
 
 
-@pytest.mark.parametrize("f", [transfer, transfer2])
+@pytest.mark.parametrize("f", [transfer, transfer2, transfer3])
 def test_values_and_gradients_stay_finite_over_all_sizes(f):
     rng = np.random.default_rng(1)
-    n = 3 if f is transfer else 4
-    cases = jnp.asarray(10 ** rng.uniform(-6, 4, size=(500, n)))
+    cases = 10 ** rng.uniform(-6, 4, size=(500, len(CASES[f][0])))
+    if f is transfer3:
+        cases[:, 1:4] = -np.sort(-cases[:, 1:4])
+    cases = jnp.asarray(cases)
     value, gradient = jax.vmap(jax.value_and_grad(lambda x: f(*x)))(cases)
     assert np.isfinite(value).all()
     assert (np.asarray(value) >= 0).all()
