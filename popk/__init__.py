@@ -10,15 +10,23 @@ if "JAX_ENABLE_X64" not in os.environ:  # the one import-time effect: single pre
     jax.config.update("jax_enable_x64", True)
 
 if TYPE_CHECKING:
-    from popk import plots
+    from popk import plots, systems, testing
     from popk.diagnostics.summary import summary
     from popk.diagnostics.vpc import vpc
     from popk.inference.convergence import Convergence, ConvergenceWarning, convergence
     from popk.inference.fit import fit
     from popk.inference.laplace import map_estimate
+    from popk.model.absorption import inverse_gaussian, route, transit, weibull, zero_order
+    from popk.model.explanation import explain
     from popk.model.parts import individual, observe
     from popk.model.sites import ModelError
-    from popk.model.structures import one_compartment, two_compartment
+    from popk.model.structures import (
+        concentration,
+        one_compartment,
+        three_compartment,
+        two_compartment,
+    )
+    from popk.model.systems import linear, ode
     from popk.priors import fixed, lognormal
     from popk.records.table import DataError
     from popk.reports.page import report
@@ -42,14 +50,19 @@ _ROOMS = {
     "UnitError": "units",
     "additive_error": "residual",
     "combined_error": "residual",
+    "concentration": "model.structures",
     "convergence": "inference.convergence",
+    "explain": "model.explanation",
     "fit": "inference.fit",
     "fixed": "priors",
     "individual": "model.parts",
+    "inverse_gaussian": "model.absorption",
+    "linear": "model.systems",
     "lognormal": "priors",
     "lognormal_error": "residual",
     "map_estimate": "inference.laplace",
     "observe": "model.parts",
+    "ode": "model.systems",
     "one_compartment": "model.structures",
     "open_run": "runs",
     "predict": "simulation",
@@ -57,25 +70,32 @@ _ROOMS = {
     "proportional_error": "residual",
     "read_nonmem": "trial",
     "report": "reports.page",
+    "route": "model.absorption",
     "save_run": "runs",
     "summary": "diagnostics.summary",
+    "three_compartment": "model.structures",
+    "transit": "model.absorption",
     "two_compartment": "model.structures",
     "vpc": "diagnostics.vpc",
+    "weibull": "model.absorption",
+    "zero_order": "model.absorption",
 }
 
 __all__ = [
     "Convergence", "ConvergenceWarning", "DataError", "ModelError", "Run", "RunError", "Trial",
-    "Twin", "UnitError", "additive_error", "combined_error", "convergence", "fit", "fixed",
-    "individual", "lognormal", "lognormal_error", "map_estimate", "observe", "one_compartment",
-    "open_run", "plots", "predict", "predict_at", "proportional_error", "read_nonmem", "report",
-    "save_run", "summary", "two_compartment", "vpc",
+    "Twin", "UnitError", "additive_error", "combined_error", "concentration", "convergence",
+    "explain", "fit", "fixed", "individual", "inverse_gaussian", "linear", "lognormal",
+    "lognormal_error", "map_estimate", "observe", "ode", "one_compartment", "open_run", "plots",
+    "predict", "predict_at", "proportional_error", "read_nonmem", "report", "route", "save_run",
+    "summary", "systems", "testing", "three_compartment", "transit", "two_compartment", "vpc", "weibull",
+    "zero_order",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
     """Return a public name, imported from its room on first use."""
-    if name == "plots":
-        return importlib.import_module("popk.plots")
+    if name in ("plots", "systems", "testing"):
+        return importlib.import_module(f"popk.{name}")
     if name not in _ROOMS:
         raise AttributeError(f"module 'popk' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"popk.{_ROOMS[name]}"), name)

@@ -115,15 +115,26 @@ class Residual(dist.Distribution):
         The error model's standard deviations.
     error : ResidualError
     observations : Observations
+    own : Bool[Array, "observation"]
+        The levels that are of this kind; the others do not count.
+    censored : bool
+        Whether any level may be below its limit.
     """
 
-    pytree_data_fields = ("ipred", "sigmas", "observations")
-    pytree_aux_fields = ("error",)
+    pytree_data_fields = ("ipred", "sigmas", "observations", "own")
+    pytree_aux_fields = ("error", "censored")
 
     def __init__(
-        self, ipred: Level, sigmas: Sigmas, error: ResidualError, observations: Observations
+        self,
+        ipred: Level,
+        sigmas: Sigmas,
+        error: ResidualError,
+        observations: Observations,
+        own: Bool[Array, " o"],
+        censored: bool = True,
     ):
         self.ipred, self.sigmas, self.error, self.observations = ipred, sigmas, error, observations
+        self.own, self.censored = own, censored
         super().__init__(batch_shape=jnp.shape(ipred))
 
     @property
@@ -166,7 +177,7 @@ class Residual(dist.Distribution):
         # Where nothing is predicted and the error vanishes too, a level is below any limit for certain.
         o, f = self.observations, self.ipred
         nothing = (f == 0) & (self.error.log | (self.error.spread(f, **self.sigmas) == 0))
-        return o.measured & ~(o.below & nothing)
+        return self.own & o.measured & ~(o.below & nothing)
 
     def _safe_ipred(self) -> Level:
         # What does not count must not make a NaN gradient either: before the first dose f is 0.
@@ -183,5 +194,7 @@ class Residual(dist.Distribution):
             limit = jnp.log(o.limit)
         else:
             level, limit = norm.logpdf(value, center, spread), o.limit
+        if not self.censored:
+            return jnp.where(self._counts(), level, 0.0)
         below = norm.logcdf((limit - center) / spread)
         return jnp.where(self._counts(), jnp.where(o.below, below, level), 0.0)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
+from popk.model.failures import why_not
 from popk.model.sites import (
     Model,
     ModelError,
@@ -20,7 +21,9 @@ from popk.model.sites import (
 from popk.trial import Trial
 
 
-def predict_at(model: Model, trial: Trial, values: Mapping[str, Any]) -> xr.DataArray:
+def predict_at(
+    model: Model, trial: Trial, values: Mapping[str, Any], *, output: str | None = None
+) -> xr.DataArray:
     """Return the deterministic prediction at every record, for given values.
 
     Parameters
@@ -30,6 +33,8 @@ def predict_at(model: Model, trial: Trial, values: Mapping[str, Any]) -> xr.Data
     values : mapping of site to value
         Population values such as ``{"CL_pop": 2.8}``, and ``eta`` [subject, parameter] if wanted: a
         random effect not given is 0.
+    output : str, optional
+        Which of a model's predictions, where it observes several kinds of levels.
 
     Returns
     -------
@@ -39,7 +44,8 @@ def predict_at(model: Model, trial: Trial, values: Mapping[str, Any]) -> xr.Data
     Raises
     ------
     ModelError
-        A value that the prediction depends on is missing, is none of the model's, or has a wrong shape.
+        A value that the prediction depends on is missing, is none of the model's, or has a wrong shape;
+        the model has no such output; or a prediction cannot be computed: then the first record and why.
 
     Examples
     --------
@@ -47,26 +53,28 @@ def predict_at(model: Model, trial: Trial, values: Mapping[str, Any]) -> xr.Data
     ... # doctest: +SKIP
     """
     sites = describe(model, trial)
+    name = f"IPRED_{output}" if output else "IPRED"
+    if name not in sites.all:
+        known = [n.removeprefix("IPRED_") for n in sites.all if n.startswith("IPRED_")]
+        raise ModelError(f"the model has no such output; give output= one of {', '.join(known)}")
     given = _at_sites(values, sites, trial)
     needed = [n for n in sites.named("population") if n not in given]
     # What is not given is made NaN: a prediction that turns NaN depends on it.
     blank = {n: jnp.full(sites.all[n].shape, jnp.nan) for n in needed}
-    ipred = _ipred(model, trial.arrays(), {**blank, **given})
-    recorded = np.asarray(trial.recorded)
-    if np.isnan(ipred[recorded]).any():
-        missing = [
-            n
-            for n in needed
-            if np.isnan(
-                _ipred(model, trial.arrays(), {**_ones(sites, needed), **given, n: blank[n]})[
-                    recorded
-                ]
-            ).any()
-        ]
-        if missing:
+
+    def ipred(values: Mapping[str, Any]) -> np.ndarray:
+        return np.asarray(_ipred_compiled(model, name, trial.arrays(), dict(values)))
+
+    recorded, found = np.asarray(trial.recorded), ipred({**blank, **given})
+    if np.isnan(found[recorded]).any():
+        known = {**_ones(sites, needed), **given}
+        missing = [n for n in needed if np.isnan(ipred({**known, n: blank[n]})[recorded]).any()]
+        if missing and not np.isnan(ipred(known)[recorded]).any():
             raise ModelError(f"values lacks {', '.join(missing)}, which the prediction depends on")
+        if why := why_not(model, trial, {**blank, **given}):
+            raise ModelError("\n".join(["amounts cannot be computed", *why]))
     return xr.DataArray(
-        np.where(recorded, ipred, np.nan),
+        np.where(recorded, found, np.nan),
         dims=("subject", "record"),
         name="IPRED",
         coords={
@@ -84,13 +92,9 @@ def _ones(sites: Sites, names: list[str]) -> dict[str, Any]:
     }
 
 
-@partial(jax.jit, static_argnames="model")
-def _ipred_compiled(model, arrays, values):
-    return values_of(model, arrays, values, jax.random.key(0))["IPRED"]
-
-
-def _ipred(model: Model, arrays: Trial, values: Mapping[str, Any]) -> np.ndarray:
-    return np.asarray(_ipred_compiled(model, arrays, dict(values)))
+@partial(jax.jit, static_argnames=("model", "name"))
+def _ipred_compiled(model, name, arrays, values):
+    return values_of(model, arrays, values, jax.random.key(0))[name]
 
 
 def _at_sites(values: Mapping[str, Any], sites: Sites, trial: Trial) -> dict[str, Any]:
@@ -188,7 +192,7 @@ def _predicted(model, arrays, given, keys):
     def one(x):
         values, key = x
         out = values_of(model, arrays, values, key)
-        return {"DV": out["DV"], "IPRED": out["IPRED"]}
+        return {"DV": out["DV"], "IPRED": out["prediction"]}
 
     return jax.lax.map(one, (given, keys), batch_size=32)
 

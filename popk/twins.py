@@ -181,6 +181,8 @@ class Twin:
         future = _with_times(self.patient, wanted)
         rows = future.host.frame["ROW"].eq(_ASKED).to_numpy()
         values = self._values(future, seed)
+        if "IPRED" not in values:
+            raise ModelError("the model observes several kinds of levels; a twin forecasts one")
         ipred = values["IPRED"][:, 0, np.flatnonzero(rows)]
         level = values["DV"][:, np.flatnonzero(rows[future.host.frame["EVID"].eq(0)])]
         order = np.argsort(np.argsort(wanted, kind="stable"), kind="stable")

@@ -15,7 +15,8 @@ import pytest
 
 import popk
 from popk.model.sites import AXES, describe
-from tests.conftest import model_of, trial_of
+from tests.conftest import model_of
+from tests.designs import trial_for
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "popk"
@@ -48,8 +49,8 @@ WORDS = (
     ),
     Word(
         r"(jax\.)?lax\.(scan|while_loop|fori_loop|associative_scan)",
-        ("solve", "inference"),
-        "there is one loop over records; samplers and optimizers loop over their own steps",
+        ("solve", "inference", "structural"),
+        "there is one loop over records; samplers loop over their steps, a matrix power over doublings",
     ),
     Word(
         r"(blackjax|nutpie|pymc|numpyro\.infer\.(MCMC|NUTS|HMC|SVI))(\..*)?",
@@ -284,9 +285,12 @@ def test_the_median_function_is_short(capsys):
 # Public names
 
 
-def test_the_public_names_are_those_of_the_rooms_and_plots():
+MODULES = ("plots", "systems", "testing")  # public as modules
+
+
+def test_the_public_names_are_those_of_the_rooms_and_modules():
     assert popk.__all__ == sorted(popk.__all__)
-    assert set(popk.__all__) == {*popk._ROOMS, "plots"}
+    assert set(popk.__all__) == {*popk._ROOMS, *MODULES}
 
 
 def test_type_checkers_are_told_the_same_rooms():
@@ -301,7 +305,10 @@ def test_type_checkers_are_told_the_same_rooms():
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert told == {"plots": "popk", **{name: f"popk.{room}" for name, room in popk._ROOMS.items()}}
+    assert told == {
+        **dict.fromkeys(MODULES, "popk"),
+        **{name: f"popk.{room}" for name, room in popk._ROOMS.items()},
+    }
 
 
 def test_the_readme_lists_exactly_the_public_names():
@@ -384,7 +391,7 @@ def test_a_model_file_is_one_function_of_a_trial_with_its_citation(path):
 
 @pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
 def test_no_site_of_a_model_bears_the_name_of_an_axis(path):
-    sites = describe(model_of(path.stem), trial_of(path.stem))
+    sites = describe(model_of(path.stem), trial_for(path.stem))
     assert set(sites.all) & set(AXES) == set()
     assert {axis for site in sites.all.values() for axis in site.dims} <= set(AXES)
 

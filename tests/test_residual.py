@@ -44,15 +44,17 @@ def observations(n, measured=None, below=None, limit=1.0, value=1.0):
         measured=full(True if measured is None else measured, bool),
         below=full(False if below is None else below, bool),
         limit=full(limit, float),
+        compartment=full(0, int),
+        kind=full(0, int),
     )
 
 
-def residual(name, f, **given):
+def residual(name, f, own=True, **given):
     error, sigmas, _ = MODELS[name]
     f = jnp.asarray(f, dtype=float)
-    return Residual(
-        f, {k: jnp.asarray(v) for k, v in sigmas.items()}, error, observations(len(f), **given)
-    )
+    values = {k: jnp.asarray(v) for k, v in sigmas.items()}
+    own = jnp.broadcast_to(jnp.asarray(own), (len(f),))
+    return Residual(f, values, error, observations(len(f), **given), own)
 
 
 def log_prob_and_gradient(name, f, value, **given):
@@ -124,6 +126,20 @@ def test_measured_and_unmeasured_levels_do_not_mix():
 
 
 @every_model
+@pytest.mark.parametrize("below", [False, True])
+def test_a_level_of_another_kind_contributes_nothing_not_even_a_nan(name, below):
+    f, y = [0.0, np.nan, 3.0, 2.0], [1.0, 1.0, 1.0, 2.5]
+    own = jnp.asarray([False, False, False, True])
+    value, gradient = log_prob_and_gradient(name, f, y, own=own, below=below)
+    alone, slope = log_prob_and_gradient(name, f[3:], y[3:], below=below)
+    assert float(value) == float(alone)
+    np.testing.assert_array_equal(gradient, [0, 0, 0, slope[0]])
+    both, one = residual(name, f, own=own, below=below), residual(name, f[3:], below=below)
+    np.testing.assert_array_equal(both.information(), [0, 0, 0, *one.information()])
+    np.testing.assert_array_equal(both.curvature(), [0, 0, 0, *one.curvature()])
+
+
+@every_model
 def test_information_is_the_expected_curvature_in_the_prediction(name):
     error, sigmas, reference = MODELS[name]
     nodes, weights = np.polynomial.hermite_e.hermegauss(40)
@@ -144,7 +160,8 @@ def test_information_of_a_proportional_error_is_that_of_the_conformance_readme()
     # 22 = 1 / 0.05 + 2, with v = 0.05 f^2.
     error = popk.proportional_error(popk.fixed(np.sqrt(0.05)))
     f = jnp.asarray([3.0])
-    found = Residual(f, {"proportional": jnp.sqrt(0.05)}, error, observations(1)).information()
+    sigmas = {"proportional": jnp.sqrt(0.05)}
+    found = Residual(f, sigmas, error, observations(1), jnp.asarray([True])).information()
     assert float(found[0]) == pytest.approx(22 / 9, rel=1e-12)
 
 

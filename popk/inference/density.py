@@ -12,7 +12,7 @@ from numpyro import handlers
 from numpyro.distributions import biject_to
 from numpyro.infer.util import constrain_fn, potential_energy
 
-from popk.model.sites import Model, ModelError, conditioned
+from popk.model.sites import Model, ModelError, levels_of
 from popk.trial import Trial
 from popk.variability import Coordinates
 
@@ -134,8 +134,8 @@ def _laid_out(
 def _sampled(model: Model, centering: tuple[float, ...]) -> Any:
     """Return the model that is sampled: levels observed, random effects in their coordinates."""
     if not centering:
-        return conditioned(model)
-    return Coordinates(conditioned(model), centering=jnp.asarray(centering))
+        return model
+    return Coordinates(model, centering=jnp.asarray(centering))
 
 
 def log_density(model: Model, plan: Layout, arrays: Trial, vector: Vector) -> Float[Array, ""]:
@@ -149,9 +149,8 @@ def constrained(model: Model, plan: Layout, arrays: Trial, vector: Vector) -> di
     sampled = _sampled(model, plan.centering)
     values = constrain_fn(sampled, (arrays,), {}, plan.unflatten(vector), return_deterministic=True)
     values.pop("eta_coordinate", None)
-    trace = handlers.trace(handlers.substitute(conditioned(model), data=values)).get_trace(arrays)
-    level = trace["DV"]
-    return {**values, "log_likelihood": level["fn"].log_prob(level["value"])}
+    trace = handlers.trace(handlers.substitute(model, data=values)).get_trace(arrays)
+    return {**values, "log_likelihood": levels_of(trace).log_prob}
 
 
 @partial(jax.jit, static_argnames=("model", "plan"))

@@ -23,6 +23,7 @@ from popk.inference import nuts
 from popk.inference.compilation import keep_compiled
 from popk.inference.convergence import ConvergenceWarning, convergence
 from popk.inference.density import Layout, constrained, layout, start
+from popk.model.failures import why_not
 from popk.model.sites import Model, ModelError, Sites, describe, labelled
 from popk.trial import Trial
 
@@ -175,6 +176,8 @@ def _why_impossible(model: Model, plan: Layout, trial: Trial, vector: Any) -> st
     bad = ~np.isfinite(np.asarray(values["log_likelihood"]))
     frame = trial.host.frame
     rows = frame[frame["EVID"].eq(0)][bad]
+    if why := why_not(model, trial, values):
+        return "\n".join(["amounts cannot be computed at any of 10 starting points", *why])
     if rows.empty:
         return (
             "the log-density or its gradient is not finite at any of 10 starting points although "
@@ -231,7 +234,7 @@ def _tree(
     model: Model, plan: Layout, sites: Sites, trial: Trial, sampled: nuts.Sampled
 ) -> xr.DataTree:
     """Return sampled positions as a DataTree in ArviZ's schema."""
-    kept = [n for n in sites.named("population", "individual", "deterministic") if n != "IPRED"]
+    kept = [n for n in sites.named("population", "individual", "deterministic") if not n.startswith("IPRED")]
     positions = np.swapaxes(sampled.position, 0, 1)  # draw, chain -> chain, draw
     shape = positions.shape[:2]
     values = _values(

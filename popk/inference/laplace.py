@@ -29,7 +29,7 @@ from numpyro import handlers
 from numpyro.distributions import biject_to
 
 from popk.inference.density import Layout, Vector, layout
-from popk.model.sites import Model, ModelError, conditioned, describe
+from popk.model.sites import Model, ModelError, curvatures_of, describe, levels_of
 from popk.trial import Trial
 
 
@@ -91,17 +91,15 @@ def terms(
     vector : Float[Array, "k"]
         Unconstrained random effects.
     """
-    substituted, jacobians = individualized(conditioned(model), plan, population, vector)
+    substituted, jacobians = individualized(model, plan, population, vector)
     trace = handlers.trace(handlers.seed(substituted, jax.random.key(0))).get_trace(arrays)
     own = [latent.name for latent in plan.latents]
     prior = sum(
         (jnp.sum(trace[n]["fn"].log_prob(trace[n]["value"])) for n in own), jnp.zeros(())
     ) + sum(jacobians, jnp.zeros(()))
-    level = trace["DV"]
-    likelihood = level["fn"].log_prob(level["value"]).sum()
-    return Terms(
-        prior, likelihood, level["fn"].ipred, level["fn"].information(), level["fn"].curvature()
-    )
+    levels = levels_of(trace)
+    information, curvature = curvatures_of(trace)
+    return Terms(prior, levels.log_prob.sum(), levels.ipred, information, curvature)
 
 
 def individualized(

@@ -92,12 +92,20 @@ def individual(
     return namedtuple("Individual", names)(*(values[..., i] for i in range(len(names))))
 
 
-def observe(trial: Trial, prediction: Float[Array, "..."], error: ResidualError) -> None:
+def observe(
+    trial: Trial,
+    prediction: Float[Array, "..."],
+    error: ResidualError,
+    *,
+    output: str | None = None,
+    DVID: int | None = None,
+    CMT: int | None = None,
+) -> None:
     """Observe the trial's levels around a prediction, with a residual error model.
 
     Samples ``sigma_...`` and the levels ``DV`` on the flat `observation` axis; records the individual
     prediction ``IPRED`` at every record. A level with BLQ 1 contributes the probability of
-    being below its LLOQ (M3).
+    being below its LLOQ (M3). A model of several kinds of levels observes each with its own call.
 
     Parameters
     ----------
@@ -106,23 +114,56 @@ def observe(trial: Trial, prediction: Float[Array, "..."], error: ResidualError)
         The individual prediction at every record [unit of DV].
     error : ResidualError
         `combined_error`, `additive_error`, `proportional_error` or `lognormal_error`.
+    output : str, optional
+        The name of this kind of levels: its sites are then ``DV_metabolite``, ``IPRED_metabolite``,
+        ``sigma_additive_metabolite`` and so on.
+    DVID, CMT : int, optional
+        Which levels these are; all by default.
 
     Raises
     ------
     ModelError
-        The prediction has another shape.
+        The prediction has another shape, the trial has no such levels, or levels of several kinds are
+        observed as one.
     """
     if jnp.shape(prediction) != trial.time.shape:
         raise ModelError(
             f"observe() was given a prediction of shape {jnp.shape(prediction)}; it needs one value "
             f"for each subject and record, {trial.time.shape}"
         )
-    sigmas = {name: _sampled(f"sigma_{name}", prior) for name, prior in error.priors.items()}
-    numpyro.deterministic("IPRED", prediction)
+    kinds, suffix = _kinds(trial, DVID, CMT), f"_{output}" if output else ""
+    sigmas = {n: _sampled(f"sigma_{n}{suffix}", prior) for n, prior in error.priors.items()}
+    numpyro.deterministic(f"IPRED{suffix}", prediction)
     o = trial.observations
-    ipred = prediction[o.subject, o.record]
+    own = jnp.ones(o.value.shape, dtype=bool)
+    if kinds != trial.design.observed:
+        own = (DVID is None) | (o.kind == DVID)
+        own = own & ((CMT is None) | (o.compartment == CMT))
+    levels = Residual(prediction[o.subject, o.record], sigmas, error, o, own, trial.design.below)
     with numpyro.plate("observation", o.value.shape[0]):
-        numpyro.sample("DV", Residual(ipred, sigmas, error, o))
+        given = o.value if trial.given else None
+        numpyro.sample(f"DV{suffix}", levels, obs=given, infer={"kinds": kinds})
+
+
+def _kinds(trial: Trial, DVID: int | None, CMT: int | None) -> tuple[tuple[int, int], ...]:
+    """Return the kinds of levels (CMT, DVID) that are observed as one."""
+    design = trial.design.observed
+    kinds = tuple(k for k in design if CMT in (None, k[0]) and DVID in (None, k[1]))
+    says = ", ".join(f"CMT {cmt} DVID {dvid}" for cmt, dvid in design)
+    if design and not kinds:
+        asked = " ".join(f"{n} {v}" for n, v in (("DVID", DVID), ("CMT", CMT)) if v is not None)
+        raise ModelError(f"observe() asks for levels with {asked}, but the trial has {says}")
+    if DVID is None and len({k[1] for k in kinds}) > 1:
+        raise ModelError(
+            f"observe() takes all levels as one kind, but they are {says}; call it for each, "
+            f"as in popk.observe(..., output='metabolite', DVID=2)"
+        )
+    if DVID is None and CMT is None and len({k[0] for k in kinds} - {0}) > 1:
+        raise ModelError(
+            f"observe() takes all levels as one kind, but they are {says}; call it for each, "
+            f"as in popk.observe(..., output='metabolite', CMT=3)"
+        )
+    return kinds
 
 
 def _sampled(name: str, prior: dist.Distribution | Fixed) -> Any:

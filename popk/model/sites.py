@@ -1,8 +1,9 @@
 """What does a model sample? Its sites by kind, their axes, and their values under given ones."""
 
 import traceback
+from collections import Counter
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -37,7 +38,19 @@ RESERVED = ("eta", "eta_coordinate", "kappa", "corr", "IPRED", "DV", "log_likeli
 
 
 class ModelError(ValueError):
-    """A model that cannot be used with a trial, or values that do not fit a model."""
+    """A model that cannot be used with a trial, or values that do not fit a model.
+
+    Parameters
+    ----------
+    says : str
+        What is wrong and what to do.
+    rows : mapping of column to value, optional
+        What the records have in common that it concerns.
+    """
+
+    def __init__(self, says: str, rows: Mapping[str, float] | None = None):
+        super().__init__(says)
+        self.rows = rows
 
 
 class Site(NamedTuple):
@@ -102,7 +115,24 @@ def describe(model: Model, trial: Trial) -> Sites:
         The model observes nothing, or a site bears the name of an axis.
     """
     leaves, structure = jax.tree.flatten(trial.arrays())
-    return _described(model, structure, tuple((np.shape(x), np.result_type(x)) for x in leaves))
+    shapes = tuple((np.shape(x), np.result_type(x)) for x in leaves)
+    try:
+        return _described(model, structure, shapes)
+    except ModelError as error:
+        where = _first_row(trial, error.rows) if error.rows and trial.source else ""
+        if not where:
+            raise
+        raise ModelError(f"{where}{error}", error.rows) from error
+
+
+def _first_row(trial: Trial, rows: Mapping[str, float]) -> str:
+    """Return the first record of which something is true, as errors name it."""
+    frame = trial.host.frame
+    alike = np.all([frame[name].abs() == abs(value) for name, value in rows.items()], axis=0)
+    if not alike.any():
+        return ""
+    row = frame[alike].iloc[0]
+    return f"{trial.host.name} row {row['ROW']}  ID {row['ID']}  TIME {row['TIME']:g}: "
 
 
 @lru_cache(maxsize=256)
@@ -132,9 +162,24 @@ def _described(model: Model, structure: Any, leaves: tuple[Any, ...]) -> Sites:
             ):
                 raise ModelError(_reserved(name))
             sites[name] = _site(name, message)
-    if not any(site.kind == "level" for site in sites.values()):
-        raise ModelError("the model observes no levels; end it with popk.observe(trial, ...)")
+    _check_levels(seen, jax.tree.unflatten(structure, shapes))
     return Sites(sites, parameters)
+
+
+def _check_levels(seen: Mapping[str, Any], trial: Trial) -> None:
+    """Refuse a model that does not observe each level once."""
+    calls = [m["infer"]["kinds"] for m in seen.values() if "kinds" in m.get("infer", {})]
+    if not calls:
+        raise ModelError("the model observes no levels; end it with popk.observe(trial, ...)")
+    times = Counter(kind for kinds in calls for kind in kinds)
+    wrong = [k for k in trial.design.observed if times[k] != 1]
+    if wrong:
+        cmt, dvid = wrong[0]
+        raise ModelError(
+            f"levels with CMT {cmt} and DVID {dvid} are observed {times[wrong[0]]} times; each must be "
+            f"observed by one popk.observe(): add one, or say CMT= or DVID= in those that overlap",
+            rows={"CMT": cmt, "DVID": dvid, "EVID": 0},
+        )
 
 
 def _reserved(name: str) -> str:
@@ -166,7 +211,7 @@ def _site(name: str, message: dict[str, Any]) -> Site:
             else "population"
         )
         events = message["fn"].event_dim
-    if name == "IPRED":
+    if name == "IPRED" or name.startswith("IPRED_"):
         return Site(kind, ("observation",), shape)
     batch = shape[: len(shape) - events]
     dims: list[str] = []
@@ -182,15 +227,56 @@ def _site(name: str, message: dict[str, Any]) -> Site:
 
 
 def values_of(model: Model, arrays: Trial, given: Mapping[str, Any], key: Any) -> dict[str, Any]:
-    """Return the values of all sites, those not given being sampled; for use under jit and vmap."""
-    conditioned = handlers.substitute(handlers.seed(model, key), data=dict(given))
-    trace = handlers.trace(conditioned).get_trace(arrays)
-    return {n: s["value"] for n, s in trace.items() if s["type"] in ("sample", "deterministic")}
+    """Return the values of all sites, those not given being sampled; for use under jit and vmap.
+
+    ``DV`` are levels of every kind as they would be measured, and ``prediction`` what they vary around.
+    """
+    substituted = handlers.substitute(handlers.seed(model, key), data=dict(given))
+    trace = handlers.trace(substituted).get_trace(arrays.unobserved())
+    values = {n: s["value"] for n, s in trace.items() if s["type"] in ("sample", "deterministic")}
+    together = levels_of(trace)
+    return {**values, "DV": together.value, "prediction": together.ipred}
 
 
-def conditioned(model: Model) -> Model:
-    """Return the model whose levels are the trial's own."""
-    return lambda trial: handlers.condition(model, data={"DV": trial.observations.value})(trial)
+class Levels(NamedTuple):
+    """Levels of every kind on the observation axis, each by the error model of its own kind.
+
+    Attributes
+    ----------
+    value : Float[Array, "observation"]
+    ipred : Float[Array, "observation"]
+        The individual prediction.
+    log_prob : Float[Array, "observation"]
+        Each level's log-likelihood; 0 where it does not count.
+    """
+
+    value: Any
+    ipred: Any
+    log_prob: Any
+
+
+def levels_of(trace: Mapping[str, Any]) -> Levels:
+    """Return the levels of a trace of a model, as `numpyro.handlers.trace` gives it."""
+    return _together(
+        trace,
+        lambda site: Levels(site["value"], site["fn"].ipred, site["fn"].log_prob(site["value"])),
+    )
+
+
+def curvatures_of(trace: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Return each level's expected information and observed curvature, see `Residual`."""
+    return _together(trace, lambda site: (site["fn"].information(), site["fn"].curvature()))
+
+
+def _together(trace: Mapping[str, Any], of: Callable[[Any], Any]) -> Any:
+    """Return a property of levels, each from the site of its own kind."""
+    sites = [site for site in trace.values() if "kinds" in site.get("infer", {})]
+    if not sites:
+        raise ModelError("the model observes no levels; end it with popk.observe(trial, ...)")
+    together = of(sites[0])
+    for site in sites[1:]:
+        together = jax.tree.map(partial(jnp.where, site["fn"].own), of(site), together)
+    return together
 
 
 def observation_coords(trial: Trial, chosen: Any) -> dict[str, Any]:
@@ -202,6 +288,16 @@ def observation_coords(trial: Trial, chosen: Any) -> dict[str, Any]:
         "ID": ("observation", rows["ID"].to_numpy(dtype=str)),
         "TIME": ("observation", rows["TIME"].to_numpy()),
         "row": ("observation", [str(row) for row in rows["ROW"]]),
+        **_kind_coords(rows),
+    }
+
+
+def _kind_coords(rows: Any) -> dict[str, Any]:
+    """Return what tells levels of several kinds apart."""
+    return {
+        name: ("observation", rows[name].abs().to_numpy())
+        for name in ("CMT", "DVID")
+        if rows[name].nunique() > 1
     }
 
 
@@ -219,20 +315,17 @@ def labelled(
     chosen : Bool[ndarray, "observation"]
         The observations to keep.
     """
-    o = trial.observations
-    subject, record = np.asarray(o.subject)[chosen], np.asarray(o.record)[chosen]
     data = {}
     for name, value in values.items():
-        site, array = sites.all[name], np.asarray(value)
-        if name == "IPRED":
-            array = array[..., subject, record]
-        elif site.dims[-1:] == ("observation",):
+        array = np.asarray(value)
+        dims = ("observation",) if name in ("DV", "IPRED") else sites.all[name].dims
+        if dims[-1:] == ("observation",):
             array = array[..., chosen]
         kept = [array.shape[i] for i in range(len(leading))]
         own = array.shape[len(leading) :]
-        if len(own) > len(site.dims):  # the axis of size 1 within subjects
+        if len(own) > len(dims):  # the axis of size 1 within subjects
             own = (own[0], *own[2:]) if own[1] == 1 else own
-        data[name] = ((*leading, *site.dims), array.reshape(*kept, *own))
+        data[name] = ((*leading, *dims), array.reshape(*kept, *own))
     coords = {}
     used = {d for dims, _ in data.values() for d in dims}
     if "observation" in used:

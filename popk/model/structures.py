@@ -1,23 +1,22 @@
 """The compartment structures a model calls: from parameters to a concentration at every record."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
-import jax
 from jaxtyping import Float
 
-from popk.model.sites import ModelError, by_subject
-from popk.solve import solve
+from popk.model.absorption import Absorption, Route
+from popk.model.disposition import Disposition, central
+from popk.model.dosing import ByCompartment, Parameter, parameter
+from popk.model.sites import ModelError
 from popk.structural.compartments import (
     ONE_COMPARTMENT,
     ONE_COMPARTMENT_ORAL,
+    THREE_COMPARTMENT,
+    THREE_COMPARTMENT_ORAL,
     TWO_COMPARTMENT,
     TWO_COMPARTMENT_ORAL,
-    Structure,
 )
 from popk.trial import Array, Trial
-
-Parameter = Float[Array, "..."] | float
-Dosing = Mapping[str, Parameter]
 
 
 def one_compartment(
@@ -26,8 +25,12 @@ def one_compartment(
     CL: Parameter,
     V: Parameter,
     KA: Parameter | None = None,
-    F: Dosing | None = None,
-    lag: Dosing | None = None,
+    absorption: Absorption | Sequence[Route] | None = None,
+    F: ByCompartment | None = None,
+    lag: ByCompartment | None = None,
+    R: ByCompartment | None = None,
+    D: ByCompartment | None = None,
+    initial: ByCompartment | None = None,
 ) -> Float[Array, "s r"]:
     r"""Return the concentration at every record of a one-compartment model.
 
@@ -41,8 +44,15 @@ def one_compartment(
     trial : Trial
     CL, V, KA : Float[Array, "subject record"], [subject, 1] or scalar
         Clearance [L/time], volume [L], absorption rate constant [1/time].
+    absorption : Absorption or sequence of Route, optional
+        How boluses by mouth arrive: `zero_order`, `transit`, `weibull`, `inverse_gaussian`, which
+        with KA come before first-order absorption; or several roads, each a `route`.
     F, lag : mapping of compartment to such an array, optional
         Bioavailability [fraction] and lag time [time] of doses into a compartment.
+    R, D : the same, optional
+        Rate [amount/time] of doses with RATE -1, duration [time] of doses with RATE -2.
+    initial : the same, optional
+        Amounts at the first record and after a reset [amount].
 
     Returns
     -------
@@ -52,12 +62,12 @@ def one_compartment(
     Raises
     ------
     ModelError
-        The trial doses into or observes a compartment that the model does not have, or F or lag
-        names one.
+        The trial doses into or observes a compartment that the model does not have, a mapping
+        names one, or a dose with RATE -1 or -2 lacks its R or D.
     """
-    if KA is None:
-        return _concentration(trial, ONE_COMPARTMENT, {"CL": CL, "V": V}, "V", F, lag)
-    return _concentration(trial, ONE_COMPARTMENT_ORAL, {"CL": CL, "V": V, "KA": KA}, "V", F, lag)
+    dosing = {"F": F, "lag": lag, "R": R, "D": D, "initial": initial}
+    disposition = Disposition(ONE_COMPARTMENT, ONE_COMPARTMENT_ORAL, {"CL": CL, "V": V})
+    return concentration(trial, central(trial, disposition, KA, absorption, dosing), V)
 
 
 def two_compartment(
@@ -68,8 +78,12 @@ def two_compartment(
     Q: Parameter,
     V2: Parameter,
     KA: Parameter | None = None,
-    F: Dosing | None = None,
-    lag: Dosing | None = None,
+    absorption: Absorption | Sequence[Route] | None = None,
+    F: ByCompartment | None = None,
+    lag: ByCompartment | None = None,
+    R: ByCompartment | None = None,
+    D: ByCompartment | None = None,
+    initial: ByCompartment | None = None,
 ) -> Float[Array, "s r"]:
     r"""Return the concentration at every record of a two-compartment model.
 
@@ -89,8 +103,15 @@ def two_compartment(
         Central and peripheral volume [L].
     KA : the same, optional
         Absorption rate constant [1/time].
+    absorption : Absorption or sequence of Route, optional
+        How boluses by mouth arrive: `zero_order`, `transit`, `weibull`, `inverse_gaussian`, which
+        with KA come before first-order absorption; or several roads, each a `route`.
     F, lag : mapping of compartment to such an array, optional
         Bioavailability [fraction] and lag time [time] of doses into a compartment.
+    R, D : the same, optional
+        Rate [amount/time] of doses with RATE -1, duration [time] of doses with RATE -2.
+    initial : the same, optional
+        Amounts at the first record and after a reset [amount].
 
     Returns
     -------
@@ -100,66 +121,98 @@ def two_compartment(
     Raises
     ------
     ModelError
-        The trial doses into or observes a compartment that the model does not have, or F or lag
-        names one.
+        As `one_compartment`.
     """
     parameters = {"CL": CL, "V1": V1, "Q": Q, "V2": V2}
-    if KA is None:
-        return _concentration(trial, TWO_COMPARTMENT, parameters, "V1", F, lag)
-    return _concentration(trial, TWO_COMPARTMENT_ORAL, {**parameters, "KA": KA}, "V1", F, lag)
+    dosing = {"F": F, "lag": lag, "R": R, "D": D, "initial": initial}
+    disposition = Disposition(TWO_COMPARTMENT, TWO_COMPARTMENT_ORAL, parameters)
+    return concentration(trial, central(trial, disposition, KA, absorption, dosing), V1)
 
 
-def _concentration(
+def three_compartment(
     trial: Trial,
-    structure: Structure,
-    parameters: Mapping[str, Parameter],
-    volume: str,
-    F: Dosing | None,
-    lag: Dosing | None,
+    *,
+    CL: Parameter,
+    V1: Parameter,
+    Q2: Parameter,
+    V2: Parameter,
+    Q3: Parameter,
+    V3: Parameter,
+    KA: Parameter | None = None,
+    absorption: Absorption | Sequence[Route] | None = None,
+    F: ByCompartment | None = None,
+    lag: ByCompartment | None = None,
+    R: ByCompartment | None = None,
+    D: ByCompartment | None = None,
+    initial: ByCompartment | None = None,
 ) -> Float[Array, "s r"]:
-    _check(trial, structure, F, lag)
-    p = {k: _by_subject(k, v, trial) for k, v in parameters.items()}
-    dosing = [
-        {k: _by_subject(k, v, trial) for k, v in given.items()} if given else None
-        for given in (F, lag)
-    ]
-    amounts = jax.vmap(
-        lambda p, F, lag, events: solve(
-            structure, p, events, trial.n_records, trial.design, F=F, lag=lag
-        )
-    )(p, dosing[0], dosing[1], trial.events)
-    central = amounts[..., structure.compartments.index(structure.observed)]
-    return central / p[volume] * trial.concentration_factor[..., None]
+    r"""Return the concentration at every record of a three-compartment model.
+
+    .. math::
+        A_d' = -k_a A_d, \quad
+        A_1' = k_a A_d - \tfrac{CL + Q_2 + Q_3}{V_1} A_1 + \tfrac{Q_2}{V_2} A_2 + \tfrac{Q_3}{V_3} A_3
+
+    .. math::
+        A_2' = \tfrac{Q_2}{V_1} A_1 - \tfrac{Q_2}{V_2} A_2, \quad
+        A_3' = \tfrac{Q_3}{V_1} A_1 - \tfrac{Q_3}{V_3} A_3, \quad C = A_1 / V_1
+
+    Compartments: ``depot`` (with KA), ``central``, ``peripheral1``, ``peripheral2``, numbered in this
+    order.
+
+    Parameters
+    ----------
+    trial : Trial
+    CL, Q2, Q3 : Float[Array, "subject record"], [subject, 1] or scalar
+        Clearance and intercompartmental clearances [L/time].
+    V1, V2, V3 : the same
+        Central and peripheral volumes [L].
+    KA : the same, optional
+        Absorption rate constant [1/time].
+    absorption : Absorption or sequence of Route, optional
+        How boluses by mouth arrive: `zero_order`, `transit`, `weibull`, `inverse_gaussian`, which
+        with KA come before first-order absorption; or several roads, each a `route`.
+    F, lag : mapping of compartment to such an array, optional
+        Bioavailability [fraction] and lag time [time] of doses into a compartment.
+    R, D : the same, optional
+        Rate [amount/time] of doses with RATE -1, duration [time] of doses with RATE -2.
+    initial : the same, optional
+        Amounts at the first record and after a reset [amount].
+
+    Returns
+    -------
+    Float[Array, "subject record"]
+        The concentration in the central compartment, in the unit of DV.
+
+    Raises
+    ------
+    ModelError
+        As `one_compartment`.
+    """
+    parameters = {"CL": CL, "V1": V1, "Q2": Q2, "V2": V2, "Q3": Q3, "V3": V3}
+    dosing = {"F": F, "lag": lag, "R": R, "D": D, "initial": initial}
+    disposition = Disposition(THREE_COMPARTMENT, THREE_COMPARTMENT_ORAL, parameters)
+    return concentration(trial, central(trial, disposition, KA, absorption, dosing), V1)
 
 
-def _by_subject(name: str, value: Parameter, trial: Trial) -> Float[Array, "s _"]:
-    """Return a parameter as [subject, 1] or [subject, record]."""
-    return by_subject(name, value, trial, "popk.individual and trial.covariate() give")
+def concentration(trial: Trial, amount: Float[Array, "s r"], V: Parameter) -> Float[Array, "s r"]:
+    """Return amounts over a volume, in the unit of DV.
 
+    Parameters
+    ----------
+    trial : Trial
+    amount : Float[Array, "subject record"]
+        As `ode` and `linear` give it [amount].
+    V : Float[Array, "subject record"], [subject, 1] or scalar
+        The volume [L].
 
-def _check(trial: Trial, structure: Structure, F: Dosing | None, lag: Dosing | None) -> None:
-    names = structure.compartments
+    Raises
+    ------
+    ModelError
+        The unit of AMT per L cannot be converted to the unit of DV.
+    """
     if not trial.design.concentrations:
         raise ModelError(
             "the unit of AMT per L cannot be converted to the unit of DV, so a "
             "concentration has no unit; give both as mass or both as amount of substance"
         )
-    listed = ", ".join(f"{name} {i}" for i, name in enumerate(names, start=1))
-    for number in trial.design.dosed:
-        if number > len(names):
-            raise ModelError(
-                f"a dose goes to CMT {number}, but the compartments are {listed}; "
-                f"correct CMT, or set it 0 for {structure.dosed}"
-            )
-    for number in trial.design.observed:
-        if number not in (0, names.index(structure.observed) + 1):
-            raise ModelError(
-                f"levels are taken from CMT {number}, but this model predicts them in "
-                f"{structure.observed}; its compartments are {listed}; set CMT 0"
-            )
-    for what, given in (("F", F), ("lag", lag)):
-        for name in given or {}:
-            if name not in names:
-                raise ModelError(
-                    f"{what} names compartment {name!r}, but the compartments are {listed}"
-                )
+    return amount / parameter("V", V, trial) * trial.concentration_factor[..., None]

@@ -191,11 +191,17 @@ def test_levels_stand_in_the_observation_plate_beside_their_predictions(two):
     np.testing.assert_array_equal(level["fn"].ipred, [5.5, 4.5, 2.5])
 
 
+def test_levels_are_the_trial_s_own_unless_it_is_unobserved(two):
+    trace, _ = trace_of(lambda: popk.observe(two, PREDICTION, popk.additive_error(0.5)))
+    assert trace["DV"]["is_observed"]
+    np.testing.assert_array_equal(trace["DV"]["value"], two.observations.value)
+    hidden = two.unobserved()
+    trace, _ = trace_of(lambda: popk.observe(hidden, PREDICTION, popk.additive_error(0.5)))
+    assert not trace["DV"]["is_observed"]
+
+
 def test_only_measured_levels_count_in_the_likelihood(two):
-    trace, _ = trace_of(
-        lambda: popk.observe(two, PREDICTION, popk.additive_error(popk.fixed(0.5))),
-        DV=two.observations.value,
-    )
+    trace, _ = trace_of(lambda: popk.observe(two, PREDICTION, popk.additive_error(popk.fixed(0.5))))
     expected = dist.Normal(jnp.asarray([5.5, 4.5]), 0.5).log_prob(jnp.asarray([5.0, 4.0]))
     np.testing.assert_allclose(trace["DV"]["fn"].log_prob(trace["DV"]["value"]), [*expected, 0])
 
@@ -212,6 +218,58 @@ def test_a_prediction_of_another_shape_is_refused(shape, two):
     assert refusal(lambda: popk.observe(two, jnp.ones(shape), popk.additive_error(0.5))) == (
         f"observe() was given a prediction of shape {shape}; it needs one value for each subject and "
         f"record, (2, 3)"
+    )
+
+
+KINDS = """
+ID TIME EVID AMT CMT DVID DV
+1  0    1    100 1   0    .
+1  1    0    0   2   1    5
+1  1    0    0   3   2    3
+1  4    0    0   2   1    4
+"""
+
+
+@pytest.fixture(scope="module")
+def kinds():
+    return trial(KINDS)
+
+
+def ones(trial):
+    return jnp.ones(trial.time.shape)
+
+
+@pytest.mark.parametrize("which", [{"DVID": 2}, {"CMT": 3}, {"DVID": 2, "CMT": 3}])
+def test_levels_of_one_kind_are_observed_alone_under_names_of_their_own(which, kinds):
+    error = popk.combined_error(0.5, 0.2)
+    trace, _ = trace_of(
+        lambda: popk.observe(kinds, ones(kinds), error, output="metabolite", **which)
+    )
+    assert list(trace)[:3] == [
+        "sigma_additive_metabolite", "sigma_proportional_metabolite", "IPRED_metabolite",
+    ]  # fmt: skip
+    site = trace["DV_metabolite"]
+    assert site["infer"]["kinds"] == ((3, 2),)
+    np.testing.assert_array_equal(site["fn"].own, [False, True, False])
+    assert [bool(x != 0) for x in site["fn"].log_prob(site["value"])] == [False, True, False]
+
+
+KIND = "levels as one kind, but they are CMT 2 DVID 1, CMT 3 DVID 2; call it for each"
+
+
+def test_levels_of_several_kinds_are_not_observed_as_one(kinds):
+    assert KIND in refusal(lambda: popk.observe(kinds, ones(kinds), popk.additive_error(1)))
+    one_dvid = trial(KINDS.replace("3   2    3", "3   1    3"))
+    says = refusal(lambda: popk.observe(one_dvid, ones(one_dvid), popk.additive_error(1)))
+    assert says.endswith("popk.observe(..., output='metabolite', CMT=3)")
+    popk.observe(one_dvid, ones(one_dvid), popk.additive_error(popk.fixed(1)), DVID=1)  # said so
+
+
+def test_levels_that_the_trial_does_not_have_are_refused(kinds):
+    assert refusal(
+        lambda: popk.observe(kinds, ones(kinds), popk.additive_error(1), DVID=3, CMT=2)
+    ) == (
+        "observe() asks for levels with DVID 3 CMT 2, but the trial has CMT 2 DVID 1, CMT 3 DVID 2"
     )
 
 

@@ -6,14 +6,18 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from numpyro import handlers
+from numpyro.infer.util import log_density
+from scipy import stats
 
 import popk
 from popk.model.sites import (
     AXES,
     Site,
-    conditioned,
+    curvatures_of,
     describe,
     labelled,
+    levels_of,
     observation_coords,
     values_of,
 )
@@ -154,11 +158,108 @@ def test_describing_computes_nothing(theophylline):
     describe(model, theophylline)
 
 
+# --- several kinds of levels ---
+
+KINDS = """
+ID TIME EVID AMT CMT DVID DV
+1  0    1    100 1   0    .
+1  1    0    0   2   1    5
+1  1    0    0   3   2    3
+1  4    0    0   2   1    4
+"""
+
+
+@pytest.fixture(scope="module")
+def kinds():
+    return trial(KINDS)
+
+
+def parent_and_metabolite(trial):
+    shape = trial.time.shape
+    popk.observe(trial, jnp.full(shape, 6.0), popk.additive_error(popk.fixed(0.5)), DVID=1)
+    popk.observe(
+        trial,
+        jnp.full(shape, 2.0),
+        popk.lognormal_error(popk.fixed(0.3)),
+        output="metabolite",
+        DVID=2,
+    )
+
+
+def test_each_kind_of_levels_has_sites_of_its_own(kinds):
+    found = describe(parent_and_metabolite, kinds)
+    assert found.named("level") == ["DV", "DV_metabolite"]
+    assert found.all["IPRED_metabolite"].dims == ("observation",)
+    assert found.named("deterministic") == [
+        "sigma_additive", "IPRED", "sigma_log_metabolite", "IPRED_metabolite",
+    ]  # fmt: skip
+
+
+def test_each_level_has_the_likelihood_of_its_own_kind(kinds):
+    found = levels_of(handlers.trace(parent_and_metabolite).get_trace(kinds.arrays()))
+    np.testing.assert_array_equal(found.value, [5, 3, 4])
+    np.testing.assert_array_equal(found.ipred, [6, 2, 6])
+    expected = [
+        stats.norm(6, 0.5).logpdf(5), stats.lognorm(s=0.3, scale=2).logpdf(3), stats.norm(6, 0.5).logpdf(4),
+    ]  # fmt: skip
+    np.testing.assert_allclose(found.log_prob, expected, rtol=1e-12)
+    information, curvature = curvatures_of(
+        handlers.trace(parent_and_metabolite).get_trace(kinds.arrays())
+    )
+    np.testing.assert_allclose(information, [4, 1 / (0.3 * 2) ** 2, 4], rtol=1e-12)
+    np.testing.assert_allclose(curvature[::2], [4, 4], rtol=1e-12)
+
+
+def test_the_density_of_all_kinds_counts_each_level_once(kinds):
+    total, _ = log_density(parent_and_metabolite, (kinds.arrays(),), {}, {})
+    found = levels_of(handlers.trace(parent_and_metabolite).get_trace(kinds.arrays()))
+    assert float(total) == pytest.approx(float(found.log_prob.sum()), rel=1e-12)
+
+
+def test_levels_of_every_kind_are_sampled_by_their_own_model(kinds):
+    out = values_of(parent_and_metabolite, kinds.arrays(), {}, jax.random.key(1))
+    np.testing.assert_array_equal(out["prediction"], [6, 2, 6])
+    np.testing.assert_array_equal(out["DV"][1], out["DV_metabolite"][1])
+    assert float(out["DV"][1]) > 0
+
+
+def test_levels_that_no_call_observes_are_refused_with_their_first_row(kinds):
+    def model(trial):
+        popk.observe(trial, trial.time, popk.additive_error(0.5), DVID=1)
+
+    assert refusal(model, kinds) == (
+        "DataFrame row 2  ID 1  TIME 1: levels with CMT 3 and DVID 2 are observed 0 times; each must be "
+        "observed by one popk.observe(): add one, or say CMT= or DVID= in those that overlap"
+    )
+
+
+def test_levels_that_two_calls_observe_are_refused(kinds):
+    def model(trial):
+        popk.observe(trial, trial.time, popk.additive_error(0.5), CMT=2)
+        popk.observe(trial, trial.time, popk.additive_error(0.5), output="b", CMT=3)
+        popk.observe(trial, trial.time, popk.additive_error(0.5), output="c", DVID=2)
+
+    assert "levels with CMT 3 and DVID 2 are observed 2 times" in refusal(model, kinds)
+
+
+def test_rows_of_levels_of_several_kinds_bear_them_as_coordinates(kinds, theophylline):
+    coords = observation_coords(kinds, np.ones(3, dtype=bool))
+    assert list(coords["CMT"][1]) == [2, 3, 2]
+    assert list(coords["DVID"][1]) == [1, 2, 1]
+    assert not {"CMT", "DVID"} & {*observation_coords(theophylline, np.ones(132, dtype=bool))}
+
+
 # --- values ---
 
 
-def test_values_of_given_sites_are_given_and_the_rest_is_sampled(theophylline_model, theophylline):
-    out = values_of(theophylline_model, theophylline.arrays(), VALUES, jax.random.key(1))
+@pytest.fixture(scope="module")
+def out(theophylline_model, theophylline):
+    """Return values of all sites of theophylline, those of VALUES given."""
+    run = jax.jit(lambda arrays, key: values_of(theophylline_model, arrays, VALUES, key))
+    return run(theophylline.arrays(), jax.random.key(1))
+
+
+def test_values_of_given_sites_are_given_and_the_rest_is_sampled(out, theophylline):
     assert float(out["CL_pop"]) == 2.8
     assert out["eta"].shape == (12, 1, 3)
     assert np.ptp(out["eta"]) > 0
@@ -166,19 +267,32 @@ def test_values_of_given_sites_are_given_and_the_rest_is_sampled(theophylline_mo
     np.testing.assert_allclose(out["CL"], 2.8 * size**0.75 * np.exp(out["eta"][..., 0]), rtol=1e-12)
 
 
-def test_conditioning_makes_the_levels_the_trial_s_own(theophylline_model, theophylline):
-    model = conditioned(theophylline_model)
-    out = values_of(model, theophylline.arrays(), VALUES, jax.random.key(1))
-    np.testing.assert_array_equal(out["DV"], theophylline.observations.value)
+def test_levels_are_sampled_around_their_prediction(out, theophylline):
+    o = theophylline.observations
+    np.testing.assert_array_equal(out["prediction"], out["IPRED"][o.subject, o.record])
+    assert out["DV"].shape == o.value.shape
+    scaled = (out["DV"] - out["prediction"]) / np.sqrt(0.5**2 + (0.1 * out["prediction"]) ** 2)
+    assert 0.8 < np.std(scaled) < 1.2
+    assert not np.isin(out["DV"], o.value).any()
+
+
+def test_a_model_run_as_it_is_is_conditioned_on_the_levels(kinds):
+    seeded = handlers.seed(parent_and_metabolite, 1)
+    given = handlers.trace(seeded).get_trace(kinds.arrays())
+    hidden = handlers.trace(seeded).get_trace(kinds.arrays().unobserved())
+    for name in ("DV", "DV_metabolite"):
+        assert given[name]["is_observed"]
+        np.testing.assert_array_equal(given[name]["value"], [5, 3, 4])
+        assert not hidden[name]["is_observed"]
 
 
 # --- labels ---
 
 
-def test_labelled_values_bear_named_axes_and_coordinates(theophylline_model, theophylline, sites):
-    out = values_of(theophylline_model, theophylline.arrays(), VALUES, jax.random.key(1))
-    wanted = ("CL_pop", "corr", "eta", "CL", "IPRED", "DV")
-    values = {name: np.broadcast_to(out[name], (4, 5, *out[name].shape)) for name in wanted}
+def test_labelled_values_bear_named_axes_and_coordinates(out, theophylline, sites):
+    wanted = {name: out[name] for name in ("CL_pop", "corr", "eta", "CL", "DV")}
+    wanted["IPRED"] = out["prediction"]  # on the observation axis, whatever their kind
+    values = {name: np.broadcast_to(value, (4, 5, *value.shape)) for name, value in wanted.items()}
     every = np.ones(132, dtype=bool)
     data = labelled(values, sites, theophylline, ("chain", "draw"), every)
     assert {name: values.dims[2:] for name, values in data.data_vars.items()} == {

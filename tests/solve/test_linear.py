@@ -1,81 +1,35 @@
 """What are the amounts at each record? The one event loop, for one subject."""
 
-import functools
 import itertools
 
-import hypothesis
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from popk.records.events import PADDING, EventTable, event_table
-from popk.records.nonmem import check_records
-from popk.solve import solve
-from popk.structural.compartments import ONE_COMPARTMENT_ORAL, TWO_COMPARTMENT_ORAL
-from popk.trial import Design
+from popk.solve import Dosing, solve
+from popk.structural.compartments import ONE_COMPARTMENT_ORAL
+from tests.histories import (
+    CENTRAL,
+    DEPOT,
+    GIVEN,
+    N_RECORDS,
+    NEUTRAL,
+    ONE,
+    PERIPHERAL,
+    ROW,
+    TURNED_OFF,
+    TWO,
+    amounts_of,
+    arrays,
+    events_of,
+    per_record,
+    run,
+    traces,
+)
 from tests.trials import table
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
-
-N_RECORDS, N_EVENTS = (
-    16,
-    48,
-)  # one shape for every history below, so that each program compiles once
-EVERYTHING = Design(infusions=True, resets=True, concentrations=True, dosed=(), observed=())
-ONE = {"CL": 2.0, "V": 20.0, "KA": 0.8}
-TWO = {"CL": 2.0, "V1": 20.0, "Q": 3.0, "V2": 30.0, "KA": 0.8}
-DEPOT, CENTRAL, PERIPHERAL = range(3)
-
-traces = []  # one entry for each time that a program is traced to be compiled
-
-
-@functools.cache
-def program(structure, keys):
-    """Return the compiled loop of a structure, with those of F and lag that are given."""
-
-    def amounts(parameters, events, dosing):
-        traces.append(structure.compartments)
-        return solve(structure, parameters, events, N_RECORDS, EVERYTHING, **dosing)
-
-    return jax.jit(amounts)
-
-
-def events_of(frame: pd.DataFrame) -> EventTable:
-    """Return the events of one subject's records, padded to one length."""
-    flat = check_records(frame, "test").frame
-    n = len(flat)
-    assert n <= N_RECORDS
-    found = event_table(flat, np.zeros(n, dtype=int), np.arange(n))
-    missing = N_EVENTS - found.time.shape[1]
-    assert missing >= 0
-    blank = {"kind": PADDING, "position": np.inf, "time": found.time[0, -1]}
-    return EventTable(**{
-        name: jnp.asarray(np.append(values[0], np.full(missing, blank.get(name, 0), values.dtype)))
-        for name, values in found._asdict().items()
-    })  # fmt: skip
-
-
-def run(records, parameters=TWO, **dosing):
-    """Return the amounts [record, compartment] of one subject whose first subject ID is 1."""
-    frame = table(records) if isinstance(records, str) else pd.DataFrame(records)
-    frame = frame.assign(ID="1")
-    structure = ONE_COMPARTMENT_ORAL if "V" in parameters else TWO_COMPARTMENT_ORAL
-    lengths = {k: jnp.atleast_1d(jnp.asarray(v, dtype=float)) for k, v in parameters.items()}
-    given = {
-        what: {k: jnp.atleast_1d(jnp.asarray(v, dtype=float)) for k, v in values.items()}
-        for what, values in dosing.items()
-    }
-    out = program(structure, tuple(sorted(given)))(lengths, events_of(frame), given)
-    return np.asarray(out)[: len(frame)]
-
-
-def per_record(*values):
-    """Return values at each record, padded with the last."""
-    return np.pad(np.asarray(values, dtype=float), (0, N_RECORDS - len(values)), mode="edge")
 
 
 # --- what a record means, by the textbook ---
@@ -206,183 +160,46 @@ def test_a_lagged_dose_arrives_in_the_interval_of_the_next_record():
     np.testing.assert_allclose(out[2, CENTRAL], 100 * np.exp(-0.2 * 2), rtol=1e-13)
 
 
-# --- invariants: histories of up to six records, one compiled program for all ---
-
-amount = st.floats(1, 100)
-interval = st.floats(0.5, 12)
+# --- compartments that are turned off ---
 
 
-@st.composite
-def histories(draw, resets=True, further=True):
-    """Return records with doses into any compartment, infusions, further doses, levels, resets."""
-    time, rows = draw(st.floats(-5, 5)), []
-    for _ in range(draw(st.integers(2, 6))):
-        kind = draw(st.sampled_from(["bolus", "infusion", "level"] + ["reset", "again"] * resets))
-        row = {
-            "TIME": time,
-            "EVID": 0,
-            "AMT": 0.0,
-            "RATE": 0.0,
-            "CMT": 0,
-            "ADDL": 0,
-            "II": 0.0,
-            "MDV": 1,
-        }
-        if kind in ("bolus", "infusion", "again"):
-            row |= {
-                "EVID": 4 if kind == "again" else 1,
-                "AMT": draw(amount),
-                "CMT": draw(st.integers(1, 3)),
-            }
-            if further and draw(st.booleans()):
-                row |= {"ADDL": draw(st.integers(1, 3)), "II": draw(interval)}
-        if kind == "infusion":
-            row["RATE"] = row["AMT"] / draw(interval)
-        if kind == "reset":
-            row["EVID"] = 3
-        rows.append(row)
-        time += draw(st.just(0.0) | interval)
-    # An observation at the end sees all that is left.
-    rows.append({**dict.fromkeys(rows[0], 0), "TIME": time + 3.0, "MDV": 1})
-    return [{**row, "DV": np.nan} for row in rows]
+def test_an_infusion_into_a_compartment_that_is_off_runs_on_and_reaches_nothing():
+    text = (
+        "TIME EVID AMT RATE CMT DV\n0 1 100 10 2 .\n3 2 0 0 -2 .\n5 0 0 0 0 1\n6 2 0 0 2 .\n"
+        "9 0 0 0 0 1\n14 0 0 0 0 1"
+    )
+    k, start = 0.1, 100 * (1 - np.exp(-0.3))
+    back = 100 * (1 - np.exp(-k * 3))  # on again from 6 on, and the infusion ends at 10
+    last = 100 * (1 - np.exp(-k * 4)) * np.exp(-k * 4)
+    out = run(text, ONE, tier="squaring", design=TURNED_OFF, **NEUTRAL)[:, CENTRAL]
+    np.testing.assert_allclose(out, [0, start, 0, 0, back, last], rtol=1e-12)
 
 
-rate = st.floats(0.1, 10)
-parameters = st.fixed_dictionaries({"CL": rate, "V1": rate, "Q": rate, "V2": rate, "KA": rate})
-available = st.fixed_dictionaries({"depot": st.floats(0.1, 2), "central": st.floats(0.1, 2)})
-delays = st.fixed_dictionaries({"depot": st.floats(0, 5), "central": st.floats(0, 5)})
-plain = pytest.mark.parametrize("delayed", [False, True], ids=["plain", "with F and lag"])
-DELAY = {"F": {"depot": 0.7, "central": 1.3}, "lag": {"depot": 0.6, "central": 2.1}}
+def test_a_compartment_that_is_off_takes_in_nothing_and_loses_what_flows_to_it():
+    text = "TIME EVID AMT CMT DV\n0 1 100 1 .\n1 2 0 -2 .\n3 0 0 0 1\n3 2 0 2 .\n5 0 0 0 1"
+    left, KA, k = 100 * np.exp(-0.8 * np.array([1, 3, 5])), 0.8, 0.1
+    again = left[1] * KA / (KA - k) * (np.exp(-k * 2) - np.exp(-KA * 2))
+    out = run(text, ONE, tier="squaring", design=TURNED_OFF, **NEUTRAL)
+    np.testing.assert_allclose(out[:, DEPOT], [100, left[0], left[1], left[1], left[2]], rtol=1e-9)
+    assert out[1, CENTRAL] > 0, "the record that turns it off sees what was there"
+    np.testing.assert_allclose(out[2:, CENTRAL], [0, 0, again], rtol=1e-9, atol=1e-12)
 
 
-def same(found, expected, rtol=1e-9):
-    np.testing.assert_allclose(found, expected, rtol=rtol, atol=1e-9)
+def test_a_dose_and_a_reset_turn_a_compartment_on():
+    text = "TIME EVID AMT CMT DV\n0 2 0 -2 .\n1 {0} {1} 2 .\n1 1 50 2 .\n2 0 0 0 1"
+    for evid, amount in ((1, 50), (4, 50), (3, 0)):
+        out = run(text.format(evid, amount), ONE, tier="squaring", design=TURNED_OFF, **NEUTRAL)
+        assert out[-1, CENTRAL] == pytest.approx((50 + amount) * np.exp(-0.1), rel=1e-12)
 
 
-@plain
-@given(history=histories(), p=parameters)
-def test_further_doses_equal_the_doses_written_out(delayed, history, p):
-    dosing = DELAY if delayed else {}
-    written = []
-    for i, row in enumerate(history):
-        written.append((row["TIME"], i, {**row, "ADDL": 0, "II": 0.0}))
-        ends = [r["TIME"] for r in history[i + 1 :] if r["EVID"] in (3, 4)]
-        for n in range(1, row["ADDL"] + 1):
-            time = row["TIME"] + n * row["II"]
-            if time <= min([*ends, history[-1]["TIME"]]):
-                copy = {**row, "TIME": time, "EVID": 1, "ADDL": 0, "II": 0.0}
-                written.append((time, -1, copy))  # before every record of its time
-    hypothesis.assume(len(written) <= N_RECORDS)
-    written.sort(key=lambda item: item[:2])
-    of_records = [at for at, (_, i, _) in enumerate(written) if i >= 0]
-    out = run([row for _, _, row in written], p, **dosing)
-    same(out[of_records], run(history, p, **dosing))
+# --- other clocks, and areas ---
 
 
-@plain
-@given(history=histories(), p=parameters)
-def test_a_reset_and_dose_is_a_reset_then_a_dose(delayed, history, p):
-    dosing = DELAY if delayed else {}
-    split, kept = [], []
-    for row in history:
-        if row["EVID"] == 4:
-            split.append(
-                {**row, "EVID": 3, "AMT": 0.0, "CMT": 0, "ADDL": 0, "II": 0.0, "RATE": 0.0}
-            )
-            row = {**row, "EVID": 1}
-        kept.append(len(split))
-        split.append(row)
-    same(run(split, p, **dosing)[kept], run(history, p, **dosing))
-
-
-@plain
-@given(history=histories(), p=parameters, at=st.integers(0, 5), fraction=st.floats(0.05, 0.95))
-def test_a_record_split_by_an_other_event_changes_nothing(delayed, history, p, at, fraction):
-    dosing = DELAY if delayed else {}
-    i = min(at, len(history) - 2)
-    begin, end = history[i]["TIME"], history[i + 1]["TIME"]
-    other = {**dict.fromkeys(history[0], 0), "TIME": begin + fraction * (end - begin), "EVID": 2,
-             "MDV": 1, "DV": np.nan}  # fmt: skip
-    split = [*history[: i + 1], other, *history[i + 1 :]]
-    out = np.delete(run(split, p, **dosing), i + 1, axis=0)
-    same(out, run(history, p, **dosing))
-
-
-@plain
-@given(history=histories(), p=parameters, shift=st.floats(-100, 1000))
-def test_shifting_all_times_shifts_nothing(delayed, history, p, shift):
-    dosing = DELAY if delayed else {}
-    # Times that would merge or part in rounding are no shift of the same history.
-    times = np.array([row["TIME"] for row in history])
-    hypothesis.assume(np.array_equal(np.diff(times) == 0, np.diff(times + shift) == 0))
-    shifted = [{**row, "TIME": row["TIME"] + shift} for row in history]
-    same(run(shifted, p, **dosing), run(history, p, **dosing), rtol=1e-7)
-
-
-@plain
-@given(history=histories(), p=parameters, factor=st.floats(0.01, 100))
-def test_scaling_all_amounts_scales_what_is_there(delayed, history, p, factor):
-    dosing = DELAY if delayed else {}
-    scaled = [{**row, "AMT": row["AMT"] * factor, "RATE": row["RATE"] * factor} for row in history]
-    same(run(scaled, p, **dosing), factor * run(history, p, **dosing))
-
-
-@plain
-@given(
-    history=histories(resets=False),
-    p=parameters,
-    which=st.lists(st.booleans(), min_size=7, max_size=7),
-)
-def test_doses_superpose(delayed, history, p, which):
-    dosing = DELAY if delayed else {}
-
-    def only(chosen):
-        return [row if row["EVID"] == 0 or mine == chosen else
-                {**row, "EVID": 2, "AMT": 0.0, "RATE": 0.0, "CMT": 0, "ADDL": 0, "II": 0.0}
-                for row, mine in zip(history, which, strict=False)]  # fmt: skip
-
-    apart = run(only(True), p, **dosing) + run(only(False), p, **dosing)
-    same(run(history, p, **dosing), apart)
-
-
-@plain
-@given(p=parameters, length=interval, fraction=st.floats(0.1, 0.9), cmt=st.integers(1, 2))
-def test_two_infusions_back_to_back_equal_one(delayed, p, length, fraction, cmt):
-    # A bioavailability shortens each of the two, so that they no longer touch: lag alone here.
-    dosing = {"F": dict.fromkeys(DELAY["lag"], 1.0), "lag": DELAY["lag"]} if delayed else {}
-    level = {"EVID": 0, "AMT": 0.0, "RATE": 0.0, "CMT": 0, "MDV": 1, "DV": np.nan}
-    dose = {**level, "EVID": 1, "CMT": cmt}
-    levels = [{**level, "TIME": length + after} for after in (3.0, 9.0)]
-    one = {**dose, "TIME": 0.0, "AMT": 60.0, "RATE": 60 / length}
-    two = [
-        {**one, "AMT": 60.0 * fraction},
-        {**one, "AMT": 60 * (1 - fraction), "TIME": fraction * length},
-    ]
-    same(run([*two, *levels], p, **dosing)[2:], run([one, *levels], p, **dosing)[1:])
-
-
-@given(p=parameters, cmt=st.integers(1, 3))
-def test_a_short_infusion_nears_a_bolus(p, cmt):
-    text = f"TIME EVID AMT RATE CMT DV\n0 1 100 {{0}} {cmt} .\n2 0 0 0 0 1\n20 0 0 0 0 1"
-    bolus = run(text.format(0), p)[1:]
-    gaps = [np.abs(run(text.format(100 / length), p)[1:] - bolus).max() for length in (1e-3, 1e-5)]
-    fastest = max(p["KA"], (p["CL"] + p["Q"]) / p["V1"], p["Q"] / p["V2"])
-    assert gaps[0] <= 100 * fastest * 1e-3
-    assert gaps[1] <= 100 * fastest * 1e-5
-
-
-@given(history=histories(), p=parameters, F=available, lag=delays)
-def test_amounts_are_never_negative_and_never_more_than_was_given(history, p, F, lag):
-    out = run(history, p, F=F, lag=lag)
-    given_in_all = sum(2 * row["AMT"] * (row["ADDL"] + 1) for row in history)
-    assert (out >= -1e-9).all()
-    assert (out.sum(axis=1) <= given_in_all + 1e-9).all()
-
-
-@given(history=histories(), p=parameters)
-def test_a_lag_of_0_and_a_bioavailability_of_1_change_nothing(history, p):
-    neutral = {"F": {"depot": 1.0, "central": 1.0}, "lag": {"depot": 0.0, "central": 0.0}}
-    same(run(history, p, **neutral), run(history, p), rtol=1e-13)
+def test_a_clock_that_restarts_is_one_that_goes_on():
+    text = "TIME EVID AMT CMT ADDL II DV\n0 1 100 2 5 4 .\n9 0 0 0 0 0 1\n{0} 4 50 1 1 3 .\n{1} 0 0 0 0 0 1"
+    for dosing in ({}, {"lag": {"depot": 0.6, "central": 2.1}}):
+        found, expected = (run(text.format(*t), **dosing) for t in ((0, 5), (9, 14)))
+        np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("cmt", [1, 2])
@@ -397,101 +214,65 @@ def test_the_area_under_the_curve_is_the_available_dose_over_clearance(cmt, infu
     area = 0.0
     for a, b in itertools.pairwise(edges):
         times = (a + b) / 2 + (b - a) / 2 * nodes
-        rows = [
-            {
-                "TIME": 0.0,
-                "EVID": 1,
-                "AMT": 100.0,
-                "RATE": infused,
-                "CMT": cmt,
-                "DV": np.nan,
-                "MDV": 1,
-            }
-        ]
-        rows += [
-            {**rows[0], "TIME": t, "EVID": 0, "AMT": 0.0, "RATE": 0.0, "CMT": 0} for t in times
-        ]
-        dosing = {"F": {"depot": F, "central": F}, "lag": {"depot": 0.0, "central": 0.0}}
-        central = run(rows, TWO, **dosing)[1:, CENTRAL]
+        rows = [{**ROW, "EVID": 1, "AMT": 100.0, "RATE": infused, "CMT": cmt}]
+        rows += [{**ROW, "TIME": t} for t in times]
+        central = run(rows, TWO, F={"depot": F, "central": F})[1:, CENTRAL]
         area += (b - a) / 2 * (weights * central / V1).sum()
     assert area == pytest.approx(F * 100 / CL, rel=1e-6)
 
 
-# --- gradients ---
-
-HISTORIES = {
-    "bolus": "TIME EVID AMT RATE CMT DV\n0 1 100 0 2 .\n0 0 0 0 0 1\n1 0 0 0 0 1\n9 0 0 0 0 1",
-    "oral": "TIME EVID AMT RATE CMT DV\n0 1 100 0 1 .\n0 0 0 0 0 1\n1.5 0 0 0 0 1\n9 0 0 0 0 1",
-    "infusion": "TIME EVID AMT RATE CMT DV\n0 1 100 25 2 .\n0 0 0 0 0 1\n2 0 0 0 0 1\n9 0 0 0 0 1",
-    "slow release": "TIME EVID AMT RATE CMT DV\n0 1 100 25 1 .\n3 0 0 0 0 1\n7 0 0 0 0 1\n9 0 0 0 0 1",
-    "further doses": (
-        "TIME EVID AMT RATE CMT ADDL II DV\n0 1 100 0 1 2 6 .\n0 1 50 40 2 2 6 .\n"
-        "8 0 0 0 0 0 0 1\n15 0 0 0 0 0 0 1"
-    ),
-    "reset": "TIME EVID AMT RATE CMT DV\n0 1 100 25 1 .\n3 3 0 0 0 .\n4 1 80 0 1 .\n9 0 0 0 0 1",
-    "reset and dose": "TIME EVID AMT RATE CMT DV\n0 1 100 25 2 .\n3 4 80 50 2 .\n4 0 0 0 0 1\n9 0 0 0 0 1",
-}  # fmt: skip
-
-KA_TIES = {"ordinary": 0.8, "flip-flop": "alpha", "slow": 0.01}
-NAMES = ("CL", "V1", "Q", "V2", "KA", "F depot", "F central", "lag depot", "lag central")
-
-
-def reading(x, events, weights):
-    """Return a weighted sum of all amounts at all records, for parameters in the order of NAMES."""
-    p = {name: x[i : i + 1] for i, name in enumerate(NAMES[:5])}
-    F = {"depot": x[5:6], "central": x[6:7]}
-    lag = {"depot": x[7:8], "central": x[8:9]}
-    out = solve(TWO_COMPARTMENT_ORAL, p, events, N_RECORDS, EVERYTHING, F=F, lag=lag)
-    return (out * weights).sum()
-
-
-value_of, gradient_of = jax.jit(reading), jax.jit(jax.grad(reading))
-
-
-@pytest.mark.parametrize("KA", KA_TIES)
-@pytest.mark.parametrize("lag", [0.0, 0.3, 2.5])
-@pytest.mark.parametrize("history", HISTORIES)
-def test_gradients_are_central_differences(history, lag, KA):
-    CL, V1, Q, V2 = 2.0, 10.0, 3.0, 30.0
-    total = CL / V1 + Q / V1 + Q / V2
-    alpha = (total + np.sqrt(total**2 - 4 * CL * Q / V1 / V2)) / 2
-    KA = alpha if KA_TIES[KA] == "alpha" else KA_TIES[KA]
-    events = events_of(table(HISTORIES[history]).assign(ID="1"))
-    n = len(table(HISTORIES[history]))
-    weights = np.zeros((N_RECORDS, 3))
-    weights[:n] = np.random.default_rng(3).normal(size=(n, 3))
-    weights = jnp.asarray(weights)
-    x = np.array([CL, V1, Q, V2, KA, 0.9, 0.8, lag, 1.3 * lag])
-    gradient = np.asarray(gradient_of(jnp.asarray(x), events, weights))
-    assert np.isfinite(gradient).all()
-    # At a lag of 0 a record stands at the moment of a dose: the reading itself jumps there.
-    for i, name in enumerate(NAMES if lag else NAMES[:7]):
-        h = 1e-4 * x[i]
-        steps = [
-            value_of(jnp.asarray(x + s * h * np.eye(9)[i]), events, weights) for s in (1, -1, 2, -2)
-        ]
-        difference = (8 * (steps[0] - steps[1]) - (steps[2] - steps[3])) / (12 * h)
-        assert gradient[i] == pytest.approx(float(difference), rel=1e-5, abs=1e-6), name
+# --- gradients: see also test_gradients ---
 
 
 def test_the_derivative_of_a_lagged_bolus_in_its_lag_is_that_of_the_curve_in_time():
-    events = events_of(table("TIME EVID AMT CMT DV\n0 1 100 2 .\n6 0 0 0 1").assign(ID="1"))
+    events = events_of(table("TIME EVID AMT CMT DV\n0 1 100 2 .\n6 0 0 0 1"))
 
     def level(lag):
-        p = {k: jnp.asarray([v]) for k, v in ONE.items()}
-        out = solve(ONE_COMPARTMENT_ORAL, p, events, N_RECORDS, EVERYTHING, lag={"central": lag})
+        p = arrays(ONE)
+        dosing = {"lag": {"central": lag[None]}}
+        out = amounts_of("closed form", ONE_COMPARTMENT_ORAL, p, events, GIVEN, dosing)
         return out[1, CENTRAL]
 
-    slope = jax.jit(jax.grad(lambda lag: level(lag[None])))(jnp.asarray(2.0))
+    slope = jax.jit(jax.grad(level))(jnp.asarray(2.0))
     assert float(slope) == pytest.approx(0.1 * 100 * np.exp(-0.1 * 4), rel=1e-12)
 
 
-# --- compilation ---
+# --- many subjects, and compilation ---
+
+
+def test_subjects_solved_together_are_each_as_they_are_alone():
+    texts = ["0 1 100 2 .\n1 0 0 0 1\n6 0 0 0 1", "0 1 50 1 .\n2 4 30 2 .\n9 0 0 0 1"]
+    each = [events_of(table(f"TIME EVID AMT CMT DV\n{text}")) for text in texts]
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *each)
+    p = {name: jnp.asarray([[value], [1.5 * value]]) for name, value in ONE.items()}
+    together, plans = jax.jit(
+        lambda p, events: solve(ONE_COMPARTMENT_ORAL, p, events, N_RECORDS, GIVEN, Dosing())
+    )(p, stacked)
+    assert plans.refused.tolist() == [-1, -1]
+    for i, text in enumerate(texts):
+        own = {name: float(value[i, 0]) for name, value in p.items()}
+        alone = run(f"TIME EVID AMT CMT DV\n{text}", own)
+        np.testing.assert_allclose(together[i, : len(alone)], alone, rtol=1e-14)
+
+
+def test_events_of_one_subject_alone_are_those_of_all():
+    events = jax.tree.map(
+        lambda x: x[None], events_of(table("TIME EVID AMT CMT DV\n0 1 9 2 .\n5 0 0 0 1"))
+    )
+    p = arrays(ONE) | {"CL": jnp.asarray([1.0, 2.0, 4.0])}
+    p = {name: jnp.broadcast_to(value, (3,))[:, None] for name, value in p.items()}
+    found = jax.jit(lambda p: solve(ONE_COMPARTMENT_ORAL, p, events, N_RECORDS, GIVEN)[0])(p)
+    np.testing.assert_allclose(found[:, 1, CENTRAL], 9 * np.exp([-0.25, -0.5, -1.0]), rtol=1e-13)
 
 
 def test_a_second_call_of_the_same_shapes_compiles_nothing_anew():
-    run(HISTORIES["bolus"], TWO, F={"depot": 0.5})
+    texts = [
+        "TIME EVID AMT RATE CMT DV\n0 1 100 0 2 .\n0 0 0 0 0 1\n1 0 0 0 0 1",
+        "TIME EVID AMT RATE CMT DV\n0 1 100 25 2 .\n9 0 0 0 0 1",
+        "TIME EVID AMT RATE CMT DV\n0 1 100 25 1 .\n3 3 0 0 0 .\n4 1 80 0 1 .\n9 0 0 0 0 1",
+    ]
+    run(texts[0], TWO, F={"depot": 0.5})
     before = len(traces)
-    run(HISTORIES["infusion"], {**TWO, "CL": 5}, F={"depot": 0.2})
-    run(HISTORIES["reset"], {**TWO, "KA": 0.3}, F={"depot": 1})
+    run(texts[1], {**TWO, "CL": 5}, F={"depot": 0.2})
+    run(texts[2], {**TWO, "KA": 0.3}, F={"depot": 1})
     assert len(traces) == before
