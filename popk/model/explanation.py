@@ -1,0 +1,81 @@
+"""Which solver does each structure of a model take, and why?"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import NamedTuple
+
+import jax
+from numpyro import handlers
+
+from popk.model.sites import Model, describe
+from popk.trial import Trial
+
+
+class Tier(NamedTuple):
+    """How one structure of a model is solved.
+
+    Attributes
+    ----------
+    structure : str
+        The compartments.
+    tier : str
+        "closed form", "linear system, ..." or "ODE solver, ...".
+    why : str
+        Why this one.
+    """
+
+    structure: str
+    tier: str
+    why: str
+
+
+_asked: ContextVar[list[Tier] | None] = ContextVar("tiers", default=None)
+
+
+@contextmanager
+def _explaining() -> Iterator[list[Tier]]:
+    """Collect the tiers that structures take while a model is traced."""
+    found: list[Tier] = []
+    token = _asked.set(found)
+    try:
+        yield found
+    finally:
+        _asked.reset(token)
+
+
+def explained(structure: str, tier: str, why: str) -> None:
+    """Say how a structure is solved, to whoever asks."""
+    found = _asked.get()
+    if found is not None:
+        found.append(Tier(structure, tier, why))
+
+
+def explain(model: Model, trial: Trial) -> None:
+    """Print which solver each structure of a model takes on a trial, and why.
+
+    Parameters
+    ----------
+    model : Callable
+    trial : Trial
+
+    Raises
+    ------
+    ModelError
+        The model cannot be used with the trial.
+
+    Examples
+    --------
+    >>> popk.explain(theophylline, trial)  # doctest: +SKIP
+    depot, central: closed form, because its exponentials are known
+    """
+    describe(model, trial)
+    seeded = handlers.seed(model, jax.random.key(0))
+    with _explaining() as found:
+        jax.eval_shape(
+            lambda arrays: handlers.trace(seeded).get_trace(arrays) and None, trial.arrays()
+        )
+    for tier in found:
+        print(f"{tier.structure}: {tier.tier}, because {tier.why}")
+    if not found:
+        print("the model calls no structure of popk")
