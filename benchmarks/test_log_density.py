@@ -1,6 +1,6 @@
 """How fast are the log-density and its gradient? popk beside what a user would write, in one run.
 
-    uv run pytest benchmarks/test_log_density.py --benchmark-only
+    uv run pytest benchmarks/test_log_density.py -n 0 --benchmark-only
 
 Every road of a case is the same NumPyro model but for its structure, and gives the same numbers,
 which is checked before anything is timed. `benchmarks/peers.py` gives ratios, compile times and memory.

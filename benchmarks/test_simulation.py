@@ -1,6 +1,6 @@
 """How many subjects are simulated in a second? 240 times after 10 doses by mouth, in chunks.
 
-    uv run pytest benchmarks/test_simulation.py --benchmark-only
+    uv run pytest benchmarks/test_simulation.py -n 0 --benchmark-only
 
 Concentrations of two compartments with absorption, all subjects on one design, in double precision.
 The figure that counts is subjects per second of the processor, all threads together.

@@ -1,4 +1,4 @@
-"""What are the amounts after each event, where they must be integrated in small steps? A clock for each lane."""
+"""What are the amounts after each event, where they must be integrated in small steps?"""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -6,13 +6,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PyTree
 
 from popk.solve.adjoint import Which, pull, push
 from popk.solve.lanes import evaluate
 from popk.solve.legs import Legs
-from popk.solve.rounds import in_buckets, onward
-from popk.solve.turns import DONE, DURATION, INITIAL, JUMP, LIMITED, Solver, Walk, columns
+from popk.solve.rounds import Record, in_buckets, onward
+from popk.solve.turns import Place
+from popk.solve.walks import DURATION, INITIAL, JUMP, Solver, Walk, columns
 from popk.structural.elimination import Scalars
 from popk.structural.scalars import array_of, run, written_out
 from popk.structural.stepping import jacobian
@@ -70,9 +72,14 @@ def walk(
     lasting, varying_leaves = jax.tree.leaves(constant), jax.tree.leaves(varying)
     rates, closed_over = _rates(rhs, initial, constant, varying)
     common = Walk(
-        rates, initial.shape[1], legs.duration.shape[1], legs.on is not None, len(varying_leaves), options
+        rates,
+        initial.shape[1],
+        legs.duration.shape[1],
+        legs.on is not None,
+        len(varying_leaves),
+        options,
     )
-    amounts, status, *_ = evaluate(
+    amounts, status = evaluate(
         _Clocks(common),
         *(initial, legs.jump, still(legs.keep), legs.start, legs.duration, _inflows(legs)),
         *([] if legs.on is None else [still(legs.on)]),
@@ -110,9 +117,9 @@ def _rates(
         jax.tree.map(lambda x: one(x, 2), varying),
     )
     lasting, changing = len(jax.tree.leaves(constant)), len(jax.tree.leaves(varying))
-    traced = [c for c in program.consts if isinstance(c, jax.core.Tracer)]
+    traced = [c for c in program.consts if isinstance(c, Tracer)]
     # A tracer must not stay in the closure: it is an operand, or no derivative would reach it.
-    constants = [None if isinstance(c, jax.core.Tracer) else c for c in program.consts]
+    constants = [None if isinstance(c, Tracer) else c for c in program.consts]
     jaxpr = program.jaxpr
 
     def rates(t: Any, amounts: Scalars, rest: Sequence[Any]) -> Scalars:
@@ -127,52 +134,54 @@ def _rates(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Clocks:
-    """A walk as a loop over lanes: results are amounts, status, turns, and where each round began."""
+    """A walk as a loop over lanes: amounts and status, and a record of the steps that were taken."""
 
     walk: Walk
 
     def value(self, *operands: Array) -> list[Array]:
-        """Return the results."""
-        return in_buckets(self._onward, self._order(operands), operands, self.walk.bucket)
+        """Return the amounts and the status."""
+
+        def loop(operands: list[Array]) -> list[Array]:
+            return list(onward(self.walk, operands, recorded=False)[:2])
+
+        return in_buckets(loop, self._order(operands), operands, self.walk.bucket)
+
+    def record(self, *operands: Array) -> list[Array]:
+        """Return these, and the record."""
+
+        def loop(operands: list[Array]) -> list[Array]:
+            return jax.tree.leaves(onward(self.walk, operands, recorded=True))
+
+        return in_buckets(loop, self._order(operands), operands, self.walk.bucket)
 
     def push(self, which: Which, known: Sequence[Array], tangents: Sequence[Array]) -> Array:
         """Return the tangent of the amounts."""
-        n = len(known) - self._results
-        operands, (status, turns, *_) = known[:n], known[n:]
 
         def loop(arrays: list[Array]) -> list[Array]:
-            return [push(self.walk, which, arrays[:n], arrays[n], arrays[n + 1 :])]
+            return [
+                push(self.walk, which, *self._apart(arrays[: len(known)]), arrays[len(known) :])
+            ]
 
-        arrays = [*operands, status, *tangents]
-        return in_buckets(loop, jnp.argsort(turns), arrays, self.walk.bucket)[0]
+        return in_buckets(loop, self._turns(known), [*known, *tangents], self.walk.bucket)[0]
 
     def pull(self, which: Which, known: Sequence[Array], cotangent: Array) -> list[Array]:
         """Return the cotangents of operands."""
-        n = len(known) - self._results
 
         def loop(arrays: list[Array]) -> list[Array]:
-            return pull(self.walk, which, arrays[:n], arrays[n:-1], arrays[-1])
+            return pull(self.walk, which, *self._apart(arrays[:-1]), arrays[-1])
 
-        turns = known[n + 1]
-        return in_buckets(loop, jnp.argsort(turns), [*known, cotangent], self.walk.bucket)
+        return in_buckets(loop, self._turns(known), [*known, cotangent], self.walk.bucket)
 
-    @property
-    def _results(self) -> int:
-        """Return how many results there are beside the amounts."""
-        return 2 + self.walk.compartments + 6
+    def _apart(self, known: Sequence[Array]) -> tuple[Sequence[Array], Array, Record]:
+        """Return the operands, the status and the record."""
+        place = Place((0,) * self.walk.compartments, 0, 0)  # pyright: ignore[reportArgumentType]
+        shape = jax.tree.structure(Record(0, 0, place))  # pyright: ignore[reportArgumentType]
+        n = len(known) - shape.num_leaves - 1
+        return known[:n], known[n], jax.tree.unflatten(shape, known[n + 1 :])
 
-    def _onward(self, operands: list[Array]) -> list[Array]:
-        """Return the results, of few enough lanes for one loop."""
-        walk, lanes = self.walk, self.walk.lanes(operands)
-        state, after, turns, marks = onward(
-            walk,
-            (walk.begin(operands[INITIAL]), ()),
-            lambda pair: (walk.turn(pair[0], lanes).state, ()),
-            lambda pair: pair[0].amounts,
-        )
-        status = jnp.where(walk.walking(state), LIMITED, state.status).astype(jnp.int32)
-        amounts = jnp.where((status == DONE)[:, None, None], jnp.stack(after, -1), jnp.nan)
-        return [amounts, status, turns, *(m.T for m in jax.tree.leaves(marks))]
+    def _turns(self, known: Sequence[Array]) -> Array:
+        """Return the lanes by how many turns they took."""
+        return jnp.argsort(self._apart(known)[2].turns)
 
     def _order(self, operands: Sequence[Array]) -> Array:
         """Return the lanes, those together that look equally hard.

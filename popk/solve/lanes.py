@@ -1,8 +1,8 @@
 """How is a loop over many lanes differentiated, and mapped into more lanes?
 
-A lane is one member of a population that shares a loop: a subject, or a subject in one chain or draw. JAX maps a
-loop by running it until the slowest has finished and selecting at each turn; here a mapped axis becomes further
-lanes of the same loop instead, which knows itself who has finished.
+A lane is one member of a population that shares a loop: a subject, or a subject in one chain or draw. JAX
+maps a loop by running it until the slowest has finished and selecting at each turn; here a mapped axis
+becomes further lanes of the same loop instead, which knows itself who has finished.
 """
 
 import dataclasses
@@ -118,10 +118,8 @@ def _fold(primitive: Primitive, operands: Sequence[Any], where: Sequence[Any], *
     size = next(x.shape[d] for x, d in zip(operands, where, strict=True) if d is not None)
 
     def more(x, mapped):
-        if mapped is None:
-            x = jnp.broadcast_to(x, (size, *x.shape))
-        else:
-            x = jnp.moveaxis(x, mapped, 0)
+        same = mapped is None
+        x = jnp.broadcast_to(x, (size, *x.shape)) if same else jnp.moveaxis(x, mapped, 0)
         return x.reshape(-1, *x.shape[2:])
 
     results = primitive.bind(*map(more, operands, where), call=call)

@@ -189,10 +189,11 @@ def _steady_states(
         flow = on * jax.vmap(lambda A, p: rate(0.0, A, p, ({}, 0)))(on * amounts, fixed)
         return jnp.where(none[:, None], flow + lanes.unit * lanes.dose.rate[:, None], whole)
 
-    found, converged = _root(balance, repeated(start), (lanes, fixed), real, options)
+    found, collects, converged = _root(balance, repeated(start), (lanes, fixed), real, options)
     seen = found
     if lanes.since is not None:
         seen = jnp.where(none[:, None], found, after(found, lanes.since, lanes, fixed))
+        seen = jnp.where(collects, 0.0, seen)
     good = (converged | ~real).reshape(many, doses).all(1)
     return seen.reshape(many, doses, n), good
 
@@ -220,10 +221,10 @@ def _cycle(lanes: SteadyDoses, every: Array, until: Array, masks: Array | None) 
 
 def _root(
     balance: Callable[..., Array], start: Array, given: Any, real: Array, options: Solver
-) -> tuple[Array, Array]:
-    """Return where a balance [lane, n] is zero by Newton's method, and which lanes have come there.
+) -> tuple[Array, Array, Array]:
+    """Return where a balance [lane, n] is zero by Newton's method.
 
-    Derivatives are those of the root: of one more Newton step, its matrix held fixed.
+    And which compartments only collect, and which lanes have come there. Derivatives are those of the root: of one more Newton step, its matrix held fixed.
     """
     n = start.shape[1]
     start, held = jax.lax.stop_gradient((start, given))
@@ -260,4 +261,5 @@ def _root(
     found, converged, _ = jax.lax.while_loop(
         going, step, (start, jnp.zeros_like(real), jnp.asarray(0))
     )
-    return moved(found, *newton(found), given), converged
+    matrix, collects = newton(found)
+    return moved(found, matrix, collects, given), collects, converged

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, UInt16
 
-from popk.solve.turns import DONE, LIMITED, Pace, Place, begin, jumps, turn, walking
+from popk.solve.turns import DONE, LIMITED, Place, begin, jumps, turn, walking
 from popk.solve.walks import INITIAL, Walk
 
 #: The most turns of a round: its ring stays in the processor's cache.
@@ -74,7 +74,9 @@ def onward(walk: Walk, operands: Sequence[Array], recorded: bool) -> tuple[Array
         rows = arrivals(ring[0], turns, walk.events, 1)
         after = tuple(collected(a, r, rows) for a, r in zip(after, ring[1], strict=True))
         if recorded:
-            record = _noted(record, i, place, jnp.where(rows[:, -1] > 0, rows[:, -1], 0), codes, turns)
+            record = _noted(
+                record, i, place, jnp.where(rows[:, -1] > 0, rows[:, -1], 0), codes, turns
+            )
         return i + 1, then, pace, after, ring, codes, record
 
     ring = rings((place.leg, place.amounts), ROUND + 1)
@@ -89,7 +91,9 @@ def onward(walk: Walk, operands: Sequence[Array], recorded: bool) -> tuple[Array
     return amounts, status, record
 
 
-def _noted(record: Record, i: Array, place: Place, last: Array, codes: Array, turns: Array) -> Record:
+def _noted(
+    record: Record, i: Array, place: Place, last: Array, codes: Array, turns: Array
+) -> Record:
     """Return a record with a round added: where it began, and its steps."""
     real = jnp.arange(ROUND, dtype=jnp.int32)[:, None] < turns
     steps = jnp.where(real, codes, jnp.uint16(0)).T
@@ -123,9 +127,7 @@ def put(ring: Any, i: Any, row: Any) -> Any:
     i : Int[Array, ""]
         Which row.
     """
-    return jax.tree.map(
-        lambda r, x: jax.lax.dynamic_update_index_in_dim(r, x, i, 0), ring, row
-    )
+    return jax.tree.map(lambda r, x: jax.lax.dynamic_update_index_in_dim(r, x, i, 0), ring, row)
 
 
 def taken(ring: Any, i: Any) -> Any:

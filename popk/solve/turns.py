@@ -14,8 +14,17 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt16
 
 from popk.solve.walks import (
-    DURATION, INFLOW, JUMP, KEEP, START, Walk, at_leg, chosen, columns, masked,
-)  # fmt: skip
+    DURATION,
+    INFLOW,
+    JUMP,
+    KEEP,
+    START,
+    Walk,
+    at_leg,
+    chosen,
+    columns,
+    masked,
+)
 from popk.structural.elimination import Scalars
 
 #: What a lane's status says: all is well, the step limit was reached, or steps became too small.
@@ -96,7 +105,9 @@ def begin(initial: Float[Array, "*l n"]) -> tuple[Place, Pace]:
     """
     zero = jnp.zeros_like(initial[:, 0])
     none = jnp.zeros(zero.shape, jnp.int32)
-    return Place(columns(initial), zero, none), Pace(zero + jnp.inf, zero + jnp.inf, zero == 0, none)
+    return Place(columns(initial), zero, none), Pace(
+        zero + jnp.inf, zero + jnp.inf, zero == 0, none
+    )
 
 
 def walking(walk: Walk, place: Place, pace: Pace) -> Bool[Array, "*l"]:
@@ -190,7 +201,7 @@ def _judged(walk: Walk, old: Scalars, new: Scalars, error: Scalars) -> tuple[Arr
     ]
     norm = jnp.sqrt(sum(s * s for s in scaled) / len(scaled))
     # Without a barrier XLA computes the whole step anew for each thing that depends on its error.
-    norm, *new = jax.lax.optimization_barrier((norm, *new))
+    norm, new = jax.lax.optimization_barrier((norm, new))
     # Its fifth root in single precision: that of doubles is not vectorized.
     single = jnp.clip(norm, 1e-10, 1e10).astype(jnp.float32)
     root = jnp.exp(jnp.log(single) * jnp.float32(-1 / _ORDER)).astype(norm.dtype)

@@ -67,7 +67,8 @@ def _(primals: Any, tangents: Any) -> Any:
     moved, _, db = tangents
     x = solve(*primals)
     right = tuple(
-        d - sum(m * y for m, y in zip(row, x, strict=True)) for d, row in zip(db, moved, strict=True)
+        d - sum(m * y for m, y in zip(row, x, strict=True))
+        for d, row in zip(db, moved, strict=True)
     )
     return x, _substituted(factored, right)
 

@@ -15,17 +15,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.extend import core
 
 #: Larger arrays stay arrays: written out they would take long to compile.
 _LARGEST = 64
 
 _ELEMENTWISE = frozenset(
-    "abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp convert_element_type "
-    "copy cos cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt integer_pow is_finite "
-    "le lgamma log log1p logistic lt max min mul ne neg nextafter not or pow rem round rsqrt select_n "
-    "sign sin sinh sqrt square stop_gradient sub tan tanh xor".split()
-)
+    (
+        "abs", "acos", "acosh", "add", "add_any", "and", "asin", "asinh", "atan", "atan2", "atanh",
+        "cbrt", "ceil", "clamp", "convert_element_type", "copy", "cos", "cosh", "digamma", "div", "eq",
+        "erf", "erf_inv", "erfc", "exp", "exp2", "expm1", "floor", "ge", "gt", "integer_pow",
+        "is_finite", "le", "lgamma", "log", "log1p", "logistic", "lt", "max", "min", "mul", "ne", "neg",
+        "nextafter", "not", "or", "pow", "rem", "round", "rsqrt", "select_n", "sign", "sin", "sinh",
+        "sqrt", "square", "stop_gradient", "sub", "tan", "tanh", "xor",
+    )
+)  # fmt: skip
 
 #: Arrays of scalars begin here, whatever they are put together from.
 _BEGINNINGS = ("stack", "concatenate", "broadcast_in_dim")
@@ -48,13 +53,12 @@ def run(program: core.Jaxpr, constants: Sequence[Any], arguments: Sequence[Any])
     constants, arguments : sequence of arrays
         What it is computed from: JAX arrays, or NumPy arrays of traced scalars (see `array_of`).
     """
-    values = dict(
-        zip((*program.constvars, *program.invars), (*constants, *arguments), strict=True)
-    )
+    values = dict(zip((*program.constvars, *program.invars), (*constants, *arguments), strict=True))
 
     def read(atom: Any) -> Any:
         if isinstance(atom, core.Literal):
-            return atom.aval.dtype.type(atom.val)
+            kind: Any = atom.aval
+            return kind.dtype.type(atom.val)
         return values[atom]
 
     for operation in program.eqns:
@@ -89,7 +93,7 @@ def written_out(x: Any) -> np.ndarray:
     """
     if isinstance(x, np.ndarray) and x.dtype == object:
         return x
-    known = x if isinstance(x, jax.core.Tracer) else np.asarray(x)
+    known = x if isinstance(x, Tracer) else np.asarray(x)
     return array_of([known[i] for i in np.ndindex(np.shape(x))], np.shape(x))
 
 
@@ -111,9 +115,7 @@ def _results(operation: Any, values: list[Any]) -> Sequence[Any]:
     if rule is None or not apart or largest > _LARGEST:
         found = primitive.bind(*map(_whole, values), **primitive.get_bind_params(params))
         return found if primitive.multiple_results else [found]
-    return [
-        f[()] if f.ndim == 0 else f for f in rule(operation, [written_out(v) for v in values])
-    ]
+    return [f[()] if f.ndim == 0 else f for f in rule(operation, [written_out(v) for v in values])]
 
 
 def _each(operation: Any, values: list[np.ndarray]) -> list[np.ndarray]:

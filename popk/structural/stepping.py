@@ -58,8 +58,26 @@ def explicit(rate: Rate, t: Any, h: Any, amounts: Scalars) -> tuple[Scalars, Sca
 # Rodas5P: gamma, nodes, sums of the rows of Gamma, stages, and what earlier stages carry over, in the
 # variables u = Gamma k. The last stage is the error.
 _GAMMA = 0.21193756319429014
-_NODES = (0.0, 0.6358126895828704, 0.4095798393397535, 0.9769306725060716, 0.4288403609558664, 1.0, 1.0, 1.0)
-_DRIFT = (_GAMMA, -0.42387512638858027, -0.3384627126235924, 1.8046452872882734, 2.325825639765069, 0, 0, 0)
+_NODES = (
+    0.0,
+    0.6358126895828704,
+    0.4095798393397535,
+    0.9769306725060716,
+    0.4288403609558664,
+    1.0,
+    1.0,
+    1.0,
+)
+_DRIFT = (
+    _GAMMA,
+    -0.42387512638858027,
+    -0.3384627126235924,
+    1.8046452872882734,
+    2.325825639765069,
+    0,
+    0,
+    0,
+)
 _LAST = (
     -7.502846399306121, 2.561846144803919, -11.627539656261098, -0.18268767659942256, 0.030198172008377946,
 )  # fmt: skip
@@ -120,7 +138,8 @@ def implicit(rate: Rate, t: Any, h: Any, amounts: Scalars) -> tuple[Scalars, Sca
     J = jacobian(lambda a: rate(t, a), amounts)
     matrix = wall(
         tuple(
-            tuple(int(i == j) - h * _GAMMA * d for j, d in enumerate(row)) for i, row in enumerate(J)
+            tuple(int(i == j) - h * _GAMMA * d for j, d in enumerate(row))
+            for i, row in enumerate(J)
         )
     )
     factored = factors(jax.lax.stop_gradient(matrix))

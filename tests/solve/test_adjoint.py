@@ -39,7 +39,9 @@ def operands():
         "jump": LEGS.jump, "switch": LEGS.switch, "KA": jnp.asarray(1.2), "KM": jnp.asarray(2.0),
         "K": jnp.asarray([0.5, 1.5]), "VMAX": jnp.linspace(5.0, 8.0, 7),
     }  # fmt: skip
-    return jax.tree.map(lambda x: x * spread.reshape(-1, *(1,) * (x.ndim - 1)), lanes_of(one, LANES))
+    return jax.tree.map(
+        lambda x: x * spread.reshape(-1, *(1,) * (x.ndim - 1)), lanes_of(one, LANES)
+    )
 
 
 def score(method, x, legs=LEGS):
@@ -76,7 +78,9 @@ def test_forward_and_reverse_are_the_same_to_the_last_digits(method):
     reverse = grad(x)
     for seed in range(3):
         d = direction(x, seed)
-        expected = sum(jnp.vdot(a, b) for a, b in zip(*map(jax.tree.leaves, (reverse, d)), strict=True))
+        expected = sum(
+            jnp.vdot(a, b) for a, b in zip(*map(jax.tree.leaves, (reverse, d)), strict=True)
+        )
         np.testing.assert_allclose(along(x, d), expected, rtol=1e-12)
 
 
@@ -133,19 +137,19 @@ def test_the_derivative_in_an_event_time_is_that_of_the_closed_form():
 
 
 def test_derivatives_hold_over_many_rounds_of_turns():
-    """1,500 steps: A' = cos(30 t) A for 2 pi seconds and some, so that A = exp(sin(30 t) / 30)."""
+    """Some hundred steps: A' = cos(w t) A, so that A = exp(sin(w t) / w)."""
 
     def last(x):
         legs = legs_of([0.0, 7.0], 1)
         return walk(
             lambda t, A, w, v: A * jnp.cos(w * t), jnp.ones((1, 1)), lanes_of(legs, 1), x, {},
-            Solver(rtol=1e-13, atol=1e-13),
+            Solver(rtol=1e-12, atol=1e-12),
         )[0][0, -1, 0]  # fmt: skip
 
     w = jnp.asarray([30.0])
     value = np.exp(np.sin(210.0) / 30)
     slope = value * (7 * np.cos(210.0) / 30 - np.sin(210.0) / 900)
-    np.testing.assert_allclose(last(w), value, rtol=1e-11)
+    np.testing.assert_allclose(last(w), value, rtol=1e-10)
     np.testing.assert_allclose(jax.grad(last)(w), [slope], rtol=1e-9)
     np.testing.assert_allclose(jax.jacfwd(last)(w), [slope], rtol=1e-9)
 
@@ -154,10 +158,15 @@ DOSES = legs_of([0.0, 0.0, 3.0, 12.0, 24.0], 2, jump={0: (100, 0), 2: (100, 0)})
 ENZYME = {"VMAX": 15.0, "KM": 2.0, "V": 20.0, "KA": 1.0}
 
 
-def enzymes(p, lanes=2, options=Solver()):
+def enzymes(p, lanes=2):
     """Return the amounts after each event of some lanes with parameters in common."""
     return walk(
-        michaelis_menten, jnp.zeros((lanes, 2)), lanes_of(DOSES, lanes), lanes_of(p, lanes), {}, options
+        michaelis_menten,
+        jnp.zeros((lanes, 2)),
+        lanes_of(DOSES, lanes),
+        lanes_of(p, lanes),
+        {},
+        Solver(),
     )[0]
 
 
@@ -247,7 +256,9 @@ def test_a_lane_that_failed_has_no_plausible_gradient():
     k = jnp.asarray([0.2, 1.0])  # 1 / (1 - k t): the second one is infinite at 1
     slope = 2 / (1 - 0.4) ** 2
     for derivative in (jax.grad, jax.jacfwd):
-        open_, guarded = (jax.jit(derivative(functools.partial(last, guard=g)))(k) for g in (False, True))
+        open_, guarded = (
+            jax.jit(derivative(functools.partial(last, guard=g)))(k) for g in (False, True)
+        )
         np.testing.assert_allclose(guarded, [slope, 0], rtol=1e-6)
         assert np.isnan(open_[1])
     np.testing.assert_allclose(jax.grad(last)(k, False)[0], slope, rtol=1e-6)

@@ -217,7 +217,9 @@ def test_one_step_more_is_enough_where_one_less_is_not():
     legs = lanes_of(legs_of([0.0, 0.0, 0.0, 0.0], 1, jump={0: (1.0,)}), 1)
 
     def status(limit):
-        return walk(lambda t, A, c, v: -A, jnp.ones((1, 1)), legs, {}, {}, Solver(max_steps=limit))[1]
+        return walk(lambda t, A, c, v: -A, jnp.ones((1, 1)), legs, {}, {}, Solver(max_steps=limit))[
+            1
+        ]
 
     assert status(3) == 0
     assert status(2) == 1
@@ -247,6 +249,8 @@ def test_parameters_that_are_no_numbers_fail_at_once_and_harm_no_other_lane():
 
 def test_no_events_give_no_amounts():
     none = jax.tree.map(lambda x: x[:0], DOSES)
-    found, status = walk(michaelis_menten, jnp.zeros((2, 2)), lanes_of(none, 2), draws(2), {}, Solver())
+    found, status = walk(
+        michaelis_menten, jnp.zeros((2, 2)), lanes_of(none, 2), draws(2), {}, Solver()
+    )
     assert found.shape == (2, 0, 2)
     np.testing.assert_array_equal(status, 0)

@@ -14,7 +14,7 @@ def lanes_of(tree, lanes):
 
 
 def legs_of(times, n, *, jump=None, keep=None, hold=None, switch=None, on=None):
-    """Return the legs of one lane that begins at the first of its times; each event by default does nothing."""
+    """Return the legs of one lane, which begins at the first of its times; by default nothing happens."""
     times = np.asarray(times, dtype=float)
     e = len(times) - 1
 

@@ -33,7 +33,9 @@ def matrices(A, K):
 
 
 def put_together(A, K):
-    return jnp.concatenate([A[1:], A[:1]])[::-1] + jnp.array([A[0], 2.0, A[2]]) + jnp.hstack(tuple(A))
+    return (
+        jnp.concatenate([A[1:], A[:1]])[::-1] + jnp.array([A[0], 2.0, A[2]]) + jnp.hstack(tuple(A))
+    )
 
 
 def chosen(A, K):
@@ -62,7 +64,17 @@ def network(A, K):
     return jnp.linspace(0.0, 1.0, 60).reshape(3, 20) @ hidden
 
 
-PROGRAMS = [unpacked, matrices, put_together, chosen, written_into, custom, reduced, looped, network]
+PROGRAMS = [
+    unpacked,
+    matrices,
+    put_together,
+    chosen,
+    written_into,
+    custom,
+    reduced,
+    looped,
+    network,
+]
 
 
 @pytest.mark.parametrize("function", PROGRAMS, ids=lambda f: f.__name__)
@@ -76,7 +88,9 @@ def test_a_program_gives_what_it_gives_on_arrays(function):
 
 
 def test_nothing_is_stacked_or_padded_where_arrays_are_small():
-    program = str(jax.make_jaxpr(jax.grad(lambda A, K: scalar_by_scalar(unpacked, K)(A, K)[1]))(A, K))
+    program = str(
+        jax.make_jaxpr(jax.grad(lambda A, K: scalar_by_scalar(unpacked, K)(A, K)[1]))(A, K)
+    )
     inside = program.replace("f64[3]", "", 1)  # the argument
     assert "concatenate" not in inside
     assert "dot_general" not in inside

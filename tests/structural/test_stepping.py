@@ -99,7 +99,9 @@ def test_derivatives_of_a_step_are_those_of_finite_differences(method):
 def test_a_decay_far_faster_than_the_step_is_gone_after_one_implicit_step():
     """L-stability: what is left of y' = -k y falls as 1/k for ever."""
     left = [
-        implicit(lambda t, a, k=k: (-k * a[0],), *map(jnp.asarray, (0.0, 1.0)), (jnp.asarray(1.0),))[0][0]
+        implicit(
+            lambda t, a, k=k: (-k * a[0],), *map(jnp.asarray, (0.0, 1.0)), (jnp.asarray(1.0),)
+        )[0][0]
         for k in (1e6, 1e9)
     ]
     assert abs(left[0]) < 2e-5
