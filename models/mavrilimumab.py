@@ -23,7 +23,6 @@ weak priors of popk's own. Priors of typical values: the estimates, within a thi
 import numpyro
 
 import popk
-from popk.structural.binding import free_concentration
 
 PUBLISHED = {
     "CL_pop": 0.3, "V1_pop": 2.8, "Q_pop": 1.7, "V2_pop": 5.6, "KSYN_pop": 2.4, "KDEG_pop": 2.2,
@@ -45,5 +44,5 @@ def mavrilimumab(trial):
     shared = {"Q": _typical("Q"), "V2": _typical("V2"), "KDEG": KDEG, "KINT": KDEG, "KSS": KSS}
     system = popk.systems.tmdd_quasi_steady_state(depot=False, peripheral=True)
     A = popk.ode(trial, system, {**p._asdict(), **shared})
-    free = free_concentration(A.central / p.V1, A.receptor, KSS)  # nmol/L
+    free = popk.systems.free_concentration(A.central / p.V1, A.receptor, KSS)  # nmol/L
     popk.observe(trial, free, popk.proportional_error(0.3))

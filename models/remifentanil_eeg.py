@@ -53,6 +53,6 @@ def remifentanil_eeg(trial):
     concentration = popk.concentration(trial, A.central, p.V1)  # ng/mL
     effect = popk.concentration(trial, A.effect, 1.0)
     EMAX, GAMMA, E0 = _typical("EMAX"), _typical("GAMMA"), _typical("E0")  # Hz, 1, Hz
-    edge = popk.systems.sigmoid_emax(effect, -EMAX, p.EC50, GAMMA, E0)  # Hz
+    edge = popk.systems.sigmoid_emax(effect, -1 * EMAX, p.EC50, GAMMA, E0)  # Hz
     popk.observe(trial, concentration, popk.proportional_error(0.2), DVID=1)
     popk.observe(trial, edge, popk.additive_error(3), output="edge", DVID=2)

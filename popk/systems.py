@@ -1,6 +1,7 @@
 """Which systems, beyond plain compartments, does popk know? For `popk.ode`, and effects for any model."""
 
 from popk.structural.binding import (
+    free_concentration,
     tmdd,
     tmdd_michaelis_menten,
     tmdd_quasi_equilibrium,
@@ -29,6 +30,7 @@ __all__ = [
     "effect_compartment",
     "emax",
     "enterohepatic",
+    "free_concentration",
     "hill",
     "indirect_response",
     "michaelis_menten",

@@ -103,7 +103,7 @@ def _inflows(legs: Legs) -> Float[Array, "l e n"]:
 
 def _rates(
     rhs: RightHandSide, initial: Array, constant: PyTree, varying: PyTree
-) -> tuple[Callable[..., Scalars], list[Array]]:
+) -> tuple[Callable[..., Scalars], list[Any]]:
     """Return a right-hand side of scalars and flat operands, and the traced values it closed over."""
     n = initial.shape[1]
 
@@ -117,7 +117,7 @@ def _rates(
         jax.tree.map(lambda x: one(x, 2), varying),
     )
     lasting, changing = len(jax.tree.leaves(constant)), len(jax.tree.leaves(varying))
-    traced = [c for c in program.consts if isinstance(c, Tracer)]
+    traced: list[Any] = [c for c in program.consts if isinstance(c, Tracer)]
     # A tracer must not stay in the closure: it is an operand, or no derivative would reach it.
     constants = [None if isinstance(c, Tracer) else c for c in program.consts]
     jaxpr = program.jaxpr

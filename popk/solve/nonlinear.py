@@ -172,7 +172,7 @@ def _steady_states(
     nothing = ({}, jnp.zeros((many * doses, 3), dtype=varying[1].dtype))
     masks = None
     if legs.on is not None:
-        on = jax.vmap(turned_on)(legs, steady).on
+        on: Any = jax.vmap(turned_on)(legs, steady).on
         masks = each(jnp.take_along_axis(on, at[..., None], axis=1))
     none = lanes.dose.amount == 0
     every = jnp.where(none, 1.0, lanes.every)
@@ -224,7 +224,8 @@ def _root(
 ) -> tuple[Array, Array, Array]:
     """Return where a balance [lane, n] is zero by Newton's method.
 
-    And which compartments only collect, and which lanes have come there. Derivatives are those of the root: of one more Newton step, its matrix held fixed.
+    And which compartments only collect, and which lanes have come there. Derivatives are those of
+    the root: of one more Newton step, its matrix held fixed.
     """
     n = start.shape[1]
     start, held = jax.lax.stop_gradient((start, given))

@@ -29,7 +29,7 @@ from popk.structural.kinetics import (
 
 
 def free_concentration(
-    total: Float[Array, "*#r"], receptor: Float[Array, "*#r"], K: Float[Array, "*#r"]
+    total: Float[Array, "*#r"], receptor: Float[Array, "*#r"], K: Float[Array, "*#r"] | Any
 ) -> Float[Array, "*#r"]:
     r"""Return the concentration of unbound ligand where binding is always at equilibrium.
 

@@ -13,8 +13,8 @@ from jaxtyping import Array, Float
 
 from popk.structural.kinetics import Disposition, Rates, Scalar, System, driven
 
-Values = Float[Array, "*#r"]
-Constants = Float[Array, "*#r"] | float
+Values = Float[Array, "*#r"] | Any  # NumPyro types what it samples as anything
+Constants = Float[Array, "*#r"] | float | Any
 
 _PSI = 20.0  # Simeoni 2004: so large that growth switches from exponential to linear at once
 _LEAST = 1e-6  # of the baseline count: what keeps the feedback of an emptied blood finite
