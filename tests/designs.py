@@ -203,12 +203,12 @@ DESIGNS = {
     ),
     "paclitaxel": Design(
         ("h", "umol", "umol/L"),
-        ([{"TIME": 0, "AMT": 370, "RATE": 370 / 3}], infusion(0.285, 3000)),
-        ((3, 24, (240, 2), (500, 2)), (24, 2999)),
+        ([{"TIME": 0, "AMT": 370, "RATE": 370 / 3}], infusion(0.285, 2000)),
+        ((3, 24, (240, 2), (500, 2)), (24, 400, 800, 1200, 1600, 1999)),
         # 1 nmol/L holds back a fraction 0.0289; leukocytes settle where feedback makes up for it
         [
-            Figure("2", 2999, 0.001),
-            Figure("2", 2999, 7.21 * (1 - 0.0289) ** (1 / 0.239), "cells"),
+            Figure("2", 1999, 0.001),
+            Figure("2", 1999, 7.21 * (1 - 0.0289) ** (1 / 0.239), "cells"),
         ],
         kinds=2,
     ),

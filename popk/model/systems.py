@@ -287,7 +287,15 @@ def _initial(system: System, values: Mapping[str, Any]) -> dict[str, Any]:
         raise ModelError(
             f"p lacks {', '.join(lacking)}; the system reads {', '.join(system.parameters)}"
         )
-    return system.initial(namedtuple("Parameters", values)(**values))
+    kind = namedtuple("Parameters", system.parameters)
+    read = [values[n] for n in system.parameters]
+    if not read:
+        return system.initial(kind())
+
+    def one(*p: Any) -> dict[str, Any]:
+        return system.initial(kind(*p))
+
+    return jax.vmap(jax.vmap(one))(*jnp.broadcast_arrays(*read))
 
 
 def _on_vectors(

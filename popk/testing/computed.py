@@ -52,11 +52,13 @@ def _not_finite(subject: Subject, found: Evaluation, vector: Any) -> Iterator[st
     for name, prediction in found.predictions.items():
         wrong = recorded & ~np.isfinite(prediction)
         if wrong.any():
-            values = latents(subject, vector)
-            why = "; ".join(line.strip() for line in why_not(subject.model, subject.trial, values))
+            why = why_not(subject.model, subject.trial, latents(subject, vector))
             place = row_of(subject.trial, *np.argwhere(wrong)[0])
-            yield f"{name} is {np.asarray(prediction)[wrong][0]} at {place}" + (
-                f": {why}" if why else "; narrow the priors, or guard the formula"
+            value = np.asarray(prediction)[wrong][0]
+            yield (
+                f"{name} is {value}: {'; '.join(line.strip() for line in why)}"
+                if why
+                else (f"{name} is {value} at {place}; narrow the priors, or guard the formula")
             )
             return
     if not np.isfinite(found.density):

@@ -109,6 +109,66 @@ def test_a_lag_may_differ_between_subjects(two):
     np.testing.assert_allclose(found[0], [0, 0, 5 * np.exp(-0.4)], rtol=1e-13)
 
 
+def by_value(text, **dosing):
+    """Return the concentrations of the first subject of one compartment without absorption."""
+    return np.asarray(one_compartment(trial(text), CL=2.0, V=20.0, **dosing))[0]
+
+
+def test_a_rate_or_a_duration_may_be_the_model_s():
+    text = "ID TIME EVID AMT RATE DV\n1 0 1 100 {0} .\n1 2 0 0 0 5\n1 7 0 0 0 5"
+    peak = 25 / 2 * (1 - np.exp(-0.2))
+    later = 25 / 2 * (1 - np.exp(-0.4)) * np.exp(-0.3)
+    for rate, dosing in ((25, {}), (-1, {"R": {"central": 25.0}}), (-2, {"D": {"central": 4.0}})):
+        np.testing.assert_allclose(
+            by_value(text.format(rate), **dosing)[1:], [peak, later], rtol=1e-12
+        )
+    # F shortens an infusion of a known rate, and thins one of a known duration.
+    halved = {"D": {"central": 4.0}, "F": {"central": 0.5}}
+    np.testing.assert_allclose(
+        by_value(text.format(-2), **halved)[1:], [peak / 2, later / 2], rtol=1e-12
+    )
+
+
+def test_a_steady_state_replaces_what_is_there_or_is_added_to_it():
+    text = "ID TIME EVID AMT SS II DV\n1 0 1 40 0 0 .\n1 1 1 100 {0} 6 .\n1 3 0 0 0 0 5"
+    steady = 5 / (1 - np.exp(-0.6)) * np.exp(-0.2)
+    np.testing.assert_allclose(by_value(text.format(1))[2], steady, rtol=1e-12)
+    added = steady + 2 * np.exp(-0.3)
+    np.testing.assert_allclose(by_value(text.format(2))[2], added, rtol=1e-12)
+
+
+def test_a_constant_infusion_at_steady_state_stops():
+    text = "ID TIME EVID AMT RATE SS DV\n1 0 1 0 {0} 1 .\n1 3 0 0 0 0 5"
+    for rate, dosing in ((8, {}), (-1, {"R": {"central": 8.0}})):
+        found = by_value(text.format(rate), **dosing)
+        np.testing.assert_allclose(found, [4, 4 * np.exp(-0.3)], rtol=1e-12)
+
+
+def test_a_compartment_that_is_turned_off_is_empty_until_its_next_dose():
+    text = (
+        "ID TIME EVID AMT CMT DV MDV\n1 0 1 100 1 . 1\n1 1 0 0 -1 5 0\n1 2 0 0 0 5 0\n"
+        "1 3 1 40 1 . 1\n1 5 0 0 1 5 0"
+    )
+    np.testing.assert_allclose(
+        by_value(text), [5, 5 * np.exp(-0.1), 0, 2, 2 * np.exp(-0.2)], rtol=1e-12
+    )
+
+
+def test_initial_amounts_may_differ_between_subjects(two):
+    start = {"central": jnp.asarray([[40.0], [10.0]])}
+    found = one_compartment(two, CL=2.0, V=20.0, initial=start)
+    without = one_compartment(two, CL=2.0, V=20.0)
+    left = np.array([[2.0], [0.5]]) * np.exp(-0.1 * two.time)
+    np.testing.assert_allclose(np.where(two.recorded, found - without, left), left, rtol=1e-12)
+
+
+@pytest.mark.parametrize("KA", [None, 0.8])
+def test_three_compartments_without_a_third_are_two(KA, two):
+    p = {"CL": 2.0, "V1": 10.0, "V2": 30.0, "KA": KA}
+    three = jax.jit(popk.three_compartment)(two.arrays(), **p, Q2=3.0, Q3=1e-12, V3=5.0)
+    np.testing.assert_allclose(three, two_compartment(two, **p, Q=3.0), rtol=1e-9, atol=1e-15)
+
+
 def refusal(part):
     with pytest.raises(popk.ModelError) as caught:
         part()
