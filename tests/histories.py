@@ -27,7 +27,7 @@ N_RECORDS, N_EVENTS = 16, 48
 GIVEN = Design(infusions=True, resets=True, doses=8)
 
 #: Facts of a trial in which anything may happen but a compartment that is turned off.
-ANYTHING = GIVEN._replace(modeled_rates=(1, 2, 3), modeled_durations=(1, 2, 3), steady=4, overlap=2)
+ANYTHING = GIVEN._replace(modeled_rates=(1, 2, 3), modeled_durations=(1, 2, 3), steady=8, overlap=2)
 
 #: The same, and compartments are turned off.
 TURNED_OFF = ANYTHING._replace(turned_off=(1, 2, 3))

@@ -147,8 +147,8 @@ def test_everything_that_is_wrong_is_told_at_once_in_one_text(three):
     with pytest.raises(testing.ContractError) as caught:
         testing.check_model(model, three)
     lines = str(caught.value).splitlines()
-    assert lines[0] == "2 problems with the model model"
-    assert [line.split()[0] for line in lines[1:]] == ["signature", "sites"]
+    assert lines[0] == "3 problems with the model model"
+    assert [line.split()[0] for line in lines[1:]] == ["signature", "sites", "alone"]
     assert "it has no docstring" in lines[1]
     assert "the population site slope has a name that reports do not know" in lines[2]
 
@@ -250,6 +250,14 @@ def test_a_mean_over_padding_is_found(three):
         falling(trial, scale=(1 + trial.time.mean(axis=1, keepdims=True)))
 
     assert "when the trial is padded" in problems_of(model, three, depends_on_time=True)["padding"]
+
+
+def test_a_model_of_a_fixed_number_of_records_is_found(three):
+    def model(trial):
+        """Four records, always."""
+        falling(trial, scale=jnp.ones((1, 4)))
+
+    assert "cannot be used with the trial padded" in problems_of(model, three)["padding"]
 
 
 def test_an_effect_of_a_subject_s_place_is_found(three):

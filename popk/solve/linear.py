@@ -82,7 +82,7 @@ def solve(
 
         def settled(p: _Parameters, plan: Schedule, legs: Legs, dosing: Dosing) -> Legs:
             steady = steady_doses(plan, legs.jump.shape[1], design, dosing)
-            amounts = _settled(system(p, plan, turned_on(legs, steady)), steady)
+            amounts = _settled(system(p, plan, turned_on(legs, steady, plan)), steady)
             return with_steady_states(legs, steady, amounts)
 
         legs = each(settled, p, plans, legs, dosing)

@@ -105,8 +105,9 @@ def integrate(
     n, settled = len(compartments), jnp.ones(start.shape[:1], dtype=bool)
     if design.steady:
         steady = each(lambda plan, dosing: steady_doses(plan, n, design, dosing), plans, dosing)
+        on = jax.vmap(turned_on)(legs, steady, plans)
         amounts, settled = _steady_states(
-            rate, steady, start, legs, constant=constant, varying=varying, options=options
+            rate, steady, start, on, constant=constant, varying=varying, options=options
         )
         legs = jax.vmap(with_steady_states)(legs, steady, amounts)
     after, status = walk(rate, start, legs, constant, varying, options)
@@ -170,10 +171,7 @@ def _steady_states(
     then = {k: each(jnp.take_along_axis(v, at, axis=1)) for k, v in varying[0].items()}
     fixed = (jax.tree.map(repeated, constant[0]) | then, {})
     nothing = ({}, jnp.zeros((many * doses, 3), dtype=varying[1].dtype))
-    masks = None
-    if legs.on is not None:
-        on: Any = jax.vmap(turned_on)(legs, steady).on
-        masks = each(jnp.take_along_axis(on, at[..., None], axis=1))
+    masks = None if legs.on is None else each(jnp.take_along_axis(legs.on, at[..., None], axis=1))
     none = lanes.dose.amount == 0
     every = jnp.where(none, 1.0, lanes.every)
 

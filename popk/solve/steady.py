@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from popk.records.events import RESET
 from popk.solve.legs import Legs
 from popk.solve.schedule import Doses, Dosing, Schedule, phase, tails
 from popk.trial import Design
@@ -130,11 +131,15 @@ def steady_doses(plan: Schedule, n: int, design: Design, dosing: Dosing) -> Stea
     return SteadyDoses(at, unit, dose, every, since if lagged else None, count)
 
 
-def turned_on(legs: Legs, steady: SteadyDoses) -> Legs:
-    """Return the legs with the compartment of each steady state on, as its first dose turned it on."""
+def turned_on(legs: Legs, steady: SteadyDoses, plan: Schedule) -> Legs:
+    """Return the legs with those compartments on that are so in each steady state.
+
+    The first of its doses turned its own compartment on, and a reset before it all of them.
+    """
     if legs.on is None:
         return legs
-    return legs._replace(on=legs.on.at[steady.at].max(steady.unit, mode="drop"))
+    on = jnp.where((plan.events.wipes == RESET)[:, None], 1.0, legs.on)
+    return legs._replace(on=on.at[steady.at].max(steady.unit, mode="drop"))
 
 
 def with_steady_states(legs: Legs, steady: SteadyDoses, amounts: Float[Array, "d n"]) -> Legs:

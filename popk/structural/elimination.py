@@ -8,12 +8,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 Scalars = tuple[Any, ...]
 Matrix = tuple[Scalars, ...]
 
 #: The most equations that are written out: code grows with their cube, and compiling with it.
-WRITTEN_OUT = 8
+WRITTEN_OUT = 5
 
 
 def factors(matrix: Matrix) -> Any:
@@ -25,7 +26,8 @@ def factors(matrix: Matrix) -> Any:
         M, row by row.
     """
     if len(matrix) > WRITTEN_OUT:
-        return jax.scipy.linalg.lu_factor(jnp.stack([jnp.stack(row) for row in matrix]))
+        whole = jnp.stack([jnp.stack(row) for row in matrix])
+        return whole, _inverse(whole)
     rows = [list(row) for row in matrix]
     found = []
     for k in range(len(rows)):
@@ -76,7 +78,10 @@ def _(primals: Any, tangents: Any) -> Any:
 def _substituted(factored: Any, b: Scalars) -> Scalars:
     """Return x of M x = b from the factors of M: linear in b, and written so that JAX can transpose it."""
     if len(b) > WRITTEN_OUT:
-        return tuple(jax.scipy.linalg.lu_solve(factored, jnp.stack(b)))
+        matrix, inverse = factored
+        right = jnp.stack(b)
+        x = _product(inverse, right)
+        return tuple(x + _product(inverse, right - _product(matrix, x)))
     x = list(b)
     for k, (flips, multipliers, _, _) in enumerate(factored):
         for i, flip in enumerate(flips, k + 1):
@@ -89,6 +94,27 @@ def _substituted(factored: Any, b: Scalars) -> Scalars:
             x[k] = x[k] - u * x[j]
         x[k] = x[k] * inverse
     return jax.lax.optimization_barrier(tuple(x))
+
+
+def _product(a: Array, b: Array) -> Array:
+    """Return a matrix times a vector: a sum that XLA fuses over lanes, where it would call a routine for each."""
+    return (a * b[None]).sum(1)
+
+
+def _inverse(matrix: Array) -> Array:
+    """Return the inverse of a matrix, by Gauss and Jordan's elimination with rows exchanged."""
+    n = len(matrix)
+    rows = jnp.arange(n)
+
+    def column(k: Array, table: Array) -> Array:
+        pivot = jnp.argmax(jnp.where(rows >= k, jnp.abs(table[:, k]), -1.0))
+        here, there = (rows == k)[:, None], (rows == pivot)[:, None]
+        table = jnp.where(here, table[pivot][None], jnp.where(there, table[k][None], table))
+        row = table[k] / table[k, k]
+        return jnp.where(here, row[None], table - table[:, k][:, None] * row[None])
+
+    both = jnp.concatenate([matrix, jnp.eye(n, dtype=matrix.dtype)], 1)
+    return jax.lax.fori_loop(0, n, column, both)[:, n:]
 
 
 def _exchanged(flip: Any, a: list[Any], b: list[Any]) -> tuple[list[Any], list[Any]]:

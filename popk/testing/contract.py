@@ -5,7 +5,7 @@ from typing import Any
 
 from popk.model.sites import Model
 from popk.testing.computed import check_gradient, check_prior, check_values
-from popk.testing.declared import check_signature, check_sites
+from popk.testing.declared import check_signature, check_sites, unusable
 from popk.testing.invariance import (
     check_alone,
     check_compilation,
@@ -65,7 +65,7 @@ def check_model(
     ... # doctest: +SKIP
     """
     found = [*check_signature(model), *check_sites(model, trial)]
-    if not any(problem.check == "sites" for problem in found):
+    if not unusable(model, trial):
         found += _behavior(model, trial, seed, depends_on_time)
         found += check_values(model, trial, values) if values is not None else []
     if found:

@@ -31,6 +31,15 @@ def check_signature(model: Model) -> list[Problem]:
     return [Problem("signature", says) for says in found]
 
 
+def unusable(model: Model, trial: Trial) -> str:
+    """Return why a model cannot be used with a trial, "" where it can."""
+    try:
+        describe(model, trial)
+    except (ModelError, DataError) as error:
+        return str(error)
+    return ""
+
+
 def check_sites(model: Model, trial: Trial) -> list[Problem]:
     """Return what is wrong with what a model samples and observes, and with the names of it.
 
@@ -42,10 +51,9 @@ def check_sites(model: Model, trial: Trial) -> list[Problem]:
     model : Callable
     trial : Trial
     """
-    try:
-        sites = describe(model, trial)
-    except (ModelError, DataError) as error:
-        return [Problem("sites", str(error))]
+    if why := unusable(model, trial):
+        return [Problem("sites", why)]
+    sites = describe(model, trial)
     population = sites.named("population")
     parameters = {
         *sites.parameters,

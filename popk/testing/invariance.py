@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from popk.inference.density import layout
-from popk.model.sites import ModelError, describe
-from popk.records.table import DataError
+from popk.testing.declared import unusable
 from popk.testing.problems import Problem
 from popk.testing.subject import Subject, at, forward, with_gradient
 from popk.trial import Trial
@@ -39,6 +38,8 @@ def check_padding(subject: Subject) -> list[Problem]:
     subject : Subject
     """
     filled, r = subject.trial.padded(), subject.trial.n_records
+    if why := unusable(subject.model, filled):
+        return [Problem("padding", f"the model cannot be used with the trial padded: {why}")]
     plain = at(subject, subject.vector)[0]
     padded = forward(subject.model, subject.plan, filled.arrays(), subject.vector)
     cut = {n: v[:, :r] for n, v in padded.predictions.items()}
@@ -102,11 +103,9 @@ def check_alone(subject: Subject) -> list[Problem]:
         return []
     i = alike[0]
     single = trial[trial.ids[i]]
-    try:
-        describe(subject.model, single)
-        plan = layout(subject.model, single, ())
-    except (ModelError, DataError) as error:
-        return [Problem("alone", f"the model cannot be used with ID {trial.ids[i]} alone: {error}")]
+    if why := unusable(subject.model, single):
+        return [Problem("alone", f"the model cannot be used with ID {trial.ids[i]} alone: {why}")]
+    plan = layout(subject.model, single, ())
     population, individual = subject.plan.blocks(subject.vector)
     if plan.n_population != len(population):
         return [

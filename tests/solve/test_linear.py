@@ -192,6 +192,23 @@ def test_a_dose_and_a_reset_turn_a_compartment_on():
         assert out[-1, CENTRAL] == pytest.approx((50 + amount) * np.exp(-0.1), rel=1e-12)
 
 
+def test_a_steady_state_in_a_compartment_that_is_off_is_that_of_one_that_is_on():
+    text = "TIME EVID AMT CMT SS II DV\n0 2 0 -2 0 0 .\n1 1 50 2 1 6 .\n3 0 0 0 0 0 1"
+    peak = 50 / (1 - np.exp(-0.6))
+    out = run(text, ONE, tier="squaring", design=TURNED_OFF, **NEUTRAL)[:, CENTRAL]
+    np.testing.assert_allclose(out, [0, peak, peak * np.exp(-0.2)], rtol=1e-12)
+
+
+def test_a_reset_turns_all_compartments_on_before_the_steady_state_of_its_own_record():
+    text = "TIME EVID AMT CMT SS II DV\n{0}1 4 50 1 1 6 .\n3 0 0 0 0 0 1"
+    off, on = (
+        run(text.format(first), ONE, tier="squaring", design=TURNED_OFF, **NEUTRAL)[-2:]
+        for first in ("0 2 0 -2 0 0 .\n", "")
+    )
+    assert on[0, CENTRAL] > 10
+    np.testing.assert_allclose(off, on, rtol=1e-13)
+
+
 # --- other clocks, and areas ---
 
 
