@@ -97,7 +97,7 @@ def _substituted(factored: Any, b: Scalars) -> Scalars:
 
 
 def _product(a: Array, b: Array) -> Array:
-    """Return a matrix times a vector: a sum that XLA fuses over lanes, where it would call a routine for each."""
+    """Return a matrix times a vector: a sum that XLA fuses over lanes, not a routine for each."""
     return (a * b[None]).sum(1)
 
 
