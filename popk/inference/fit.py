@@ -91,6 +91,9 @@ def fit(
             f"chains={chains}, warmup={warmup}, draws={draws}: each must be at least 1"
         )
     sites = describe(model, trial)
+    for name, asked in sites.unseen.items():
+        which = f"levels with {asked}" if asked else "levels"
+        raise ModelError(f"{name} stands for {which}, and the trial has none to fit")
     plan = layout(model, trial, _centering(centering, sites))
     settings = nuts.Settings(chains, warmup, draws, target_accept, max_depth)
     key_start, key_sample = jax.random.split(jax.random.key(seed))

@@ -123,8 +123,9 @@ def observe(
     Raises
     ------
     ModelError
-        The prediction has another shape, the trial has no such levels, or levels of several kinds are
-        observed as one.
+        The prediction has another shape, or levels of several kinds are observed as one. Levels that
+        a trial does not have are nothing to a twin or a simulation; `popk.fit` refuses to learn from
+        none.
     """
     if jnp.shape(prediction) != trial.time.shape:
         raise ModelError(
@@ -142,7 +143,8 @@ def observe(
     levels = Residual(prediction[o.subject, o.record], sigmas, error, o, own, trial.design.below)
     with numpyro.plate("observation", o.value.shape[0]):
         given = o.value if trial.given else None
-        numpyro.sample(f"DV{suffix}", levels, obs=given, infer={"kinds": kinds})
+        asked = " ".join(f"{n} {v}" for n, v in (("DVID", DVID), ("CMT", CMT)) if v is not None)
+        numpyro.sample(f"DV{suffix}", levels, obs=given, infer={"kinds": kinds, "asked": asked})
 
 
 def _kinds(trial: Trial, DVID: int | None, CMT: int | None) -> tuple[tuple[int, int], ...]:
@@ -150,9 +152,6 @@ def _kinds(trial: Trial, DVID: int | None, CMT: int | None) -> tuple[tuple[int, 
     design = trial.design.observed
     kinds = tuple(k for k in design if CMT in (None, k[0]) and DVID in (None, k[1]))
     says = ", ".join(f"CMT {cmt} DVID {dvid}" for cmt, dvid in design)
-    if design and not kinds:
-        asked = " ".join(f"{n} {v}" for n, v in (("DVID", DVID), ("CMT", CMT)) if v is not None)
-        raise ModelError(f"observe() asks for levels with {asked}, but the trial has {says}")
     if DVID is None and len({k[1] for k in kinds}) > 1:
         raise ModelError(
             f"observe() takes all levels as one kind, but they are {says}; call it for each, "

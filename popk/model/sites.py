@@ -80,10 +80,13 @@ class Sites(NamedTuple):
     all : dict of str to Site
     parameters : tuple of str
         The individual parameters, in the order of `eta`.
+    unseen : dict of str to str
+        The sites of levels of which the trial has none, and what they ask for: ``DVID 3 CMT 2``.
     """
 
     all: dict[str, Site]
     parameters: tuple[str, ...]
+    unseen: dict[str, str]
 
     def named(self, *kinds: str) -> list[str]:
         """Return the names of the sites of some kinds, in the model's order."""
@@ -162,16 +165,17 @@ def _described(model: Model, structure: Any, leaves: tuple[Any, ...]) -> Sites:
             ):
                 raise ModelError(_reserved(name))
             sites[name] = _site(name, message)
-    _check_levels(seen, jax.tree.unflatten(structure, shapes))
-    return Sites(sites, parameters)
+    observed = {n: m["infer"] for n, m in seen.items() if "kinds" in m.get("infer", {})}
+    _check_levels(observed, jax.tree.unflatten(structure, shapes))
+    unseen = {n: asks["asked"] for n, asks in observed.items() if not asks["kinds"]}
+    return Sites(sites, parameters, unseen)
 
 
-def _check_levels(seen: Mapping[str, Any], trial: Trial) -> None:
+def _check_levels(observed: Mapping[str, Any], trial: Trial) -> None:
     """Refuse a model that does not observe each level once."""
-    calls = [m["infer"]["kinds"] for m in seen.values() if "kinds" in m.get("infer", {})]
-    if not calls:
+    if not observed:
         raise ModelError("the model observes no levels; end it with popk.observe(trial, ...)")
-    times = Counter(kind for kinds in calls for kind in kinds)
+    times = Counter(kind for asks in observed.values() for kind in asks["kinds"])
     wrong = [k for k in trial.design.observed if times[k] != 1]
     if wrong:
         cmt, dvid = wrong[0]

@@ -8,6 +8,7 @@ from datetime import datetime
 from importlib.metadata import version
 
 import arviz as az
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -17,6 +18,7 @@ from scipy import stats
 
 import popk
 from popk.inference import nuts
+from popk.model.sites import describe, values_of
 from tests.conftest import ROOT
 from tests.inference.gaussian import NOISE, TRIAL, exact, gaussian, gaussian_trial
 from tests.trials import trial
@@ -284,6 +286,23 @@ def impossible(text, error, **options):
     with pytest.raises(popk.ModelError) as caught:
         popk.fit(model, trial(text), seed=1, chains=2, warmup=10, draws=10, progress=False)
     return str(caught.value)
+
+
+def test_nothing_is_learnt_about_a_kind_of_levels_that_the_trial_does_not_have():
+    def model(trial):
+        parent = popk.one_compartment(trial, CL=1.0, V=10.0)
+        popk.observe(trial, parent, popk.additive_error(0.2), DVID=1)
+        popk.observe(trial, parent, popk.additive_error(0.2), output="metabolite", DVID=2)
+
+    text = "ID TIME EVID AMT DVID DV\n1 0 1 100 0 .\n1 2 0 . 1 8\n"
+    with pytest.raises(popk.ModelError) as caught:
+        popk.fit(model, trial(text), seed=1, progress=False)
+    assert str(caught.value) == (
+        "DV_metabolite stands for levels with DVID 2, and the trial has none to fit"
+    )
+    both = trial(text + "1 3 0 . 2 7\n")
+    assert not describe(model, both).unseen
+    assert jnp.isfinite(values_of(model, trial(text).arrays(), {}, jax.random.key(0))["DV"]).all()
 
 
 @pytest.mark.parametrize("error", [popk.proportional_error(0.2), popk.lognormal_error(0.2)])

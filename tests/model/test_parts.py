@@ -265,12 +265,12 @@ def test_levels_of_several_kinds_are_not_observed_as_one(kinds):
     popk.observe(one_dvid, ones(one_dvid), popk.additive_error(popk.fixed(1)), DVID=1)  # said so
 
 
-def test_levels_that_the_trial_does_not_have_are_refused(kinds):
-    assert refusal(
+def test_a_kind_that_the_trial_does_not_have_has_no_levels_and_no_weight(kinds):
+    trace, _ = trace_of(
         lambda: popk.observe(kinds, ones(kinds), popk.additive_error(1), DVID=3, CMT=2)
-    ) == (
-        "observe() asks for levels with DVID 3 CMT 2, but the trial has CMT 2 DVID 1, CMT 3 DVID 2"
     )
+    assert not trace["DV"]["fn"].own.any()
+    assert (trace["DV"]["fn"].log_prob(trace["DV"]["value"]) == 0).all()
 
 
 def test_sites_of_the_user_s_own_stand_beside_those_of_popk(two):
