@@ -1,5 +1,6 @@
 """How do people differ? The distribution of random effects, and the coordinates they are sampled in."""
 
+import math
 from typing import Any
 
 import jax
@@ -23,7 +24,38 @@ def random_effects(
         Their correlations; None for independent ones.
     """
     lower = jnp.eye(omega.shape[0]) if corr is None else jnp.linalg.cholesky(corr)
-    return dist.MultivariateNormal(jnp.zeros_like(omega), scale_tril=omega[:, None] * lower)
+    return _Normal(jnp.zeros_like(omega), omega[:, None] * lower)
+
+
+class _Normal(dist.MultivariateNormal):
+    """Multivariate normal subjects with one small covariance matrix, whatever their means.
+
+    Its factor is inverted once; to solve for each subject, as NumPyro does, took a third of the time of
+    a log-density of 1,000 subjects.
+    """
+
+    pytree_data_fields = ("lower",)
+
+    def __init__(self, loc: Array, lower: Float[Array, "p p"]):
+        self.lower = lower
+        super().__init__(loc, scale_tril=lower)
+
+    def log_prob(self, value: Any, intermediates: Any = None) -> Array:
+        """Return the log-density of each value."""
+        norm = 0.5 * self.lower.shape[0] * math.log(2 * math.pi)
+        z = _deviates(self.lower, value - self.loc)
+        return -0.5 * (z * z).sum(-1) - jnp.log(jnp.diagonal(self.lower)).sum() - norm
+
+
+def _deviates(lower: Float[Array, "p p"], x: Float[Array, "*s p"]) -> Float[Array, "*s p"]:
+    """Return z, where x = L z."""
+    inverse = jax.scipy.linalg.solve_triangular(lower, jnp.eye(lower.shape[0]), lower=True)
+    return _applied(inverse, x)
+
+
+def _applied(matrix: Float[Array, "p p"], x: Float[Array, "*s p"]) -> Float[Array, "*s p"]:
+    """Return a small matrix times each vector: faster than a library's product."""
+    return (x[..., None, :] * matrix).sum(-1)
 
 
 def cv_percent(omega: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -67,13 +99,11 @@ class Coordinates(Messenger):
             return
         fn: Any = msg["fn"]
         c = self.centering
-        while not isinstance(fn, dist.MultivariateNormal):  # under the plate's expansion
+        while not isinstance(fn, _Normal):  # under the plate's expansion
             fn = fn.base_dist
-        lower: Any = fn.scale_tril
+        lower = fn.lower
         center = c * msg["infer"]["typical"]
         scale = c[:, None] * jnp.tril(lower, -1) + jnp.diag(jnp.diagonal(lower) ** c)
-        u = numpyro.sample("eta_coordinate", dist.MultivariateNormal(center, scale_tril=scale))
-        # eta = L z with z = scale^-1 (u - center); the two small matrices are multiplied first.
-        back = jax.scipy.linalg.solve_triangular(scale.T, lower.T, lower=False)
-        msg["value"] = ((u - center)[..., :, None] * back).sum(-2)
+        u: Any = numpyro.sample("eta_coordinate", _Normal(center, scale))
+        msg["value"] = _applied(lower, _deviates(scale, u - center))
         msg["type"] = "deterministic"

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, UInt16
 
-from popk.solve.turns import DONE, LIMITED, Place, begin, jumps, turn, walking
+from popk.solve.turns import DONE, LIMITED, Place, begin, jumps, longest, turn, walking
 from popk.solve.walks import INITIAL, Walk
 
 #: The most turns of a round: its ring stays in the processor's cache.
@@ -49,7 +49,7 @@ def onward(walk: Walk, operands: Sequence[Array], recorded: bool) -> tuple[Array
     recorded : bool
         Whether to return a `Record`; else None.
     """
-    jump, limit = jumps(operands), walk.limit
+    jump, most_empty, limit = jumps(operands), longest(walk, operands), walk.limit
     place, pace = begin(operands[INITIAL])
     lanes, rounds = len(place.leg), -(-limit // ROUND)
     after = tuple(jnp.zeros((lanes, walk.events), a.dtype) for a in place.amounts)
@@ -59,7 +59,7 @@ def onward(walk: Walk, operands: Sequence[Array], recorded: bool) -> tuple[Array
 
     def one_turn(carry: Any) -> Any:
         i, place, pace, ring, codes = carry
-        then, pace, code = turn(walk, operands, jump, place, pace)
+        then, pace, code = turn(walk, operands, jump, most_empty, place, pace)
         ring = put(ring, i, (place.leg, place.amounts))
         return i + 1, then, pace, ring, put(codes, i, code) if recorded else codes
 

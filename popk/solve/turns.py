@@ -7,7 +7,8 @@ them may be rounded otherwise when it is computed again.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt16
 from popk.solve.walks import (
     DURATION,
     INFLOW,
+    INITIAL,
     JUMP,
     KEEP,
     START,
@@ -31,6 +33,9 @@ from popk.structural.elimination import Scalars
 DONE, LIMITED, BROKEN = range(3)
 
 _SAFETY, _SHRINK, _GROWTH = 0.95, 0.2, 6.0  # of the next step
+_STABLE = (
+    3.0  # rate constant times step up to which the explicit method lets what it steps over decay
+)
 _ORDER = 5  # both methods' error estimates shrink as the step's fifth power
 _LANDING = 0x4000  # the code of a step that ends its leg: that of a fraction of 2
 
@@ -136,8 +141,55 @@ def jumps(operands: Sequence[Array]) -> Bool[Array, "l e"]:
     return ((operands[JUMP] != 0) | (operands[KEEP] != 1) | (after != inflow)).any(-1)
 
 
+def longest(walk: Walk, operands: Sequence[Array]) -> tuple[Float[Array, "*l"], ...]:
+    """Return how long a step may be while a compartment is empty, for each compartment [time].
+
+    An empty compartment makes no error however long the step is. But beyond what is stable a step
+    multiplies any derivative in its amount, and after many the derivatives of all parameters are no
+    numbers.
+
+    Parameters
+    ----------
+    walk : Walk
+        What the lanes have in common.
+    operands : sequence of Array
+        What they are given.
+    """
+    if walk.solver.method == "implicit":
+        return ()
+    loaded = columns(operands[INITIAL] + jnp.abs(operands[JUMP]).max(1))
+
+    def slopes(amounts: Scalars, row: list[Array]) -> Scalars:
+        rate = walk.rate(row)
+        found = []
+        for i, amount in enumerate(amounts):
+            own = partial(_with, amounts, i)
+            along = jax.jvp(
+                lambda x, own=own: rate(row[0], own(x)), (0 * amount,), (amount * 0 + 1,)
+            )
+            found.append(jnp.abs(along[1][i]))
+        return tuple(found)
+
+    def of_lane(amounts: Scalars, changing: list[Array], lasting: list[Array]) -> Scalars:
+        return jax.vmap(lambda legs: slopes(amounts, [*legs, *lasting]))(changing)
+
+    changing, lasting = list(operands[START : walk.lasting]), list(operands[walk.lasting :])
+    found = jax.vmap(of_lane)(loaded, changing, lasting)
+    fastest = (jnp.where(jnp.isfinite(x), x, 0).max(1) for x in found)
+    return tuple(jnp.where(x > 0, _STABLE / jnp.where(x > 0, x, 1), jnp.inf) for x in fastest)
+
+
+def _with(amounts: Scalars, i: int, amount: Any) -> Scalars:
+    return (*amounts[:i], amount, *amounts[i + 1 :])
+
+
 def turn(
-    walk: Walk, operands: Sequence[Array], jump: Bool[Array, "l e"], place: Place, pace: Pace
+    walk: Walk,
+    operands: Sequence[Array],
+    jump: Bool[Array, "l e"],
+    most: Sequence[Float[Array, "*l"]],
+    place: Place,
+    pace: Pace,
 ) -> tuple[Place, Pace, UInt16[Array, "*l"]]:
     """Return where lanes are after one step is tried in each, how they go on, and the code of the step.
 
@@ -149,9 +201,13 @@ def turn(
         What they are given.
     jump : Bool[Array, "lane event"]
         See `jumps`.
+    most : sequence of Float[Array, "lane"]
+        See `longest`.
     place, pace : Place and Pace
         Where they stand.
     """
+    for amount, length in zip(place.amounts, most, strict=False):
+        pace = pace._replace(step=jnp.where(amount == 0, jnp.minimum(pace.step, length), pace.step))
     step, length = _attempt(walk, operands, place, pace)
     new, error = jax.vmap(walk.advance)(place.amounts, step.row, place.behind, step.fraction)
     going = walking(walk, place, pace)

@@ -154,6 +154,29 @@ def test_derivatives_hold_over_many_rounds_of_turns():
     np.testing.assert_allclose(jax.jacfwd(last)(w), [slope], rtol=1e-9)
 
 
+def test_derivatives_hold_where_a_fast_compartment_stays_empty():
+    """An infusion beside an empty depot: steps for the slow amounts alone would be 50 times too long."""
+    k, KA, T = 1e-3, 1.15, 3000.0
+    legs = legs_of([0.0, 0.0, T], 2, switch={0: (0, 10)})
+
+    def last(p, depot):
+        initial = jnp.stack([depot, depot * 0])[None]
+
+        def rates(t, A, p, v):
+            return jnp.stack([-p[1] * A[0], p[1] * A[0] - p[0] * A[1]])
+
+        amounts, _ = walk(rates, initial, lanes_of(legs, 1), p[None], {}, Solver())
+        return amounts[0, -1, 1]
+
+    at = jnp.asarray([k, KA]), jnp.asarray(0.0)
+    slope = 10 * (T * np.exp(-k * T) / k - (1 - np.exp(-k * T)) / k**2)
+    absorbed = KA / (KA - k) * (np.exp(-k * T) - np.exp(-KA * T))
+    for derivative in (jax.grad(last, (0, 1)), jax.jacfwd(last, (0, 1))):
+        in_rates, in_depot = derivative(*at)
+        np.testing.assert_allclose(in_rates, [slope, 0.0], rtol=1e-6)
+        np.testing.assert_allclose(in_depot, absorbed, rtol=1e-5)
+
+
 DOSES = legs_of([0.0, 0.0, 3.0, 12.0, 24.0], 2, jump={0: (100, 0), 2: (100, 0)})
 ENZYME = {"VMAX": 15.0, "KM": 2.0, "V": 20.0, "KA": 1.0}
 
