@@ -10,7 +10,7 @@ if "JAX_ENABLE_X64" not in os.environ:  # the one import-time effect: single pre
     jax.config.update("jax_enable_x64", True)
 
 if TYPE_CHECKING:
-    from popk import plots, systems, testing
+    from popk import covariates, plots, systems, testing
     from popk.diagnostics.summary import summary
     from popk.diagnostics.vpc import vpc
     from popk.inference.convergence import Convergence, ConvergenceWarning, convergence
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from popk.inference.laplace import map_estimate
     from popk.model.absorption import inverse_gaussian, route, transit, weibull, zero_order
     from popk.model.explanation import explain
-    from popk.model.parts import individual, observe
+    from popk.model.individual import individual
+    from popk.model.parts import observe
     from popk.model.sites import ModelError
     from popk.model.structures import (
         concentration,
@@ -30,12 +31,22 @@ if TYPE_CHECKING:
     from popk.priors import fixed, lognormal
     from popk.records.table import DataError
     from popk.reports.page import report
-    from popk.residual import additive_error, combined_error, lognormal_error, proportional_error
+    from popk.residual import (
+        additive_error,
+        autocorrelated_error,
+        box_cox_error,
+        combined_error,
+        lognormal_error,
+        power_error,
+        proportional_error,
+        yeo_johnson_error,
+    )
     from popk.runs import Run, RunError, open_run, save_run
     from popk.simulation import predict, predict_at
     from popk.trial import Trial, read_nonmem
     from popk.twins import Twin
     from popk.units import UnitError
+    from popk.variability import box_cox, logit_between
 
 #: The public surface: each name and the room that it lives in, imported when it is first used.
 _ROOMS = {
@@ -49,15 +60,19 @@ _ROOMS = {
     "Twin": "twins",
     "UnitError": "units",
     "additive_error": "residual",
+    "autocorrelated_error": "residual",
+    "box_cox": "variability",
+    "box_cox_error": "residual",
     "combined_error": "residual",
     "concentration": "model.structures",
     "convergence": "inference.convergence",
     "explain": "model.explanation",
     "fit": "inference.fit",
     "fixed": "priors",
-    "individual": "model.parts",
+    "individual": "model.individual",
     "inverse_gaussian": "model.absorption",
     "linear": "model.systems",
+    "logit_between": "variability",
     "lognormal": "priors",
     "lognormal_error": "residual",
     "map_estimate": "inference.laplace",
@@ -65,6 +80,7 @@ _ROOMS = {
     "ode": "model.systems",
     "one_compartment": "model.structures",
     "open_run": "runs",
+    "power_error": "residual",
     "predict": "simulation",
     "predict_at": "simulation",
     "proportional_error": "residual",
@@ -78,23 +94,25 @@ _ROOMS = {
     "two_compartment": "model.structures",
     "vpc": "diagnostics.vpc",
     "weibull": "model.absorption",
+    "yeo_johnson_error": "residual",
     "zero_order": "model.absorption",
 }
 
 __all__ = [
     "Convergence", "ConvergenceWarning", "DataError", "ModelError", "Run", "RunError", "Trial",
-    "Twin", "UnitError", "additive_error", "combined_error", "concentration", "convergence",
-    "explain", "fit", "fixed", "individual", "inverse_gaussian", "linear", "lognormal",
-    "lognormal_error", "map_estimate", "observe", "ode", "one_compartment", "open_run", "plots",
+    "Twin", "UnitError", "additive_error", "autocorrelated_error", "box_cox", "box_cox_error",
+    "combined_error", "concentration", "convergence", "covariates", "explain", "fit", "fixed",
+    "individual", "inverse_gaussian", "linear", "logit_between", "lognormal", "lognormal_error",
+    "map_estimate", "observe", "ode", "one_compartment", "open_run", "plots", "power_error",
     "predict", "predict_at", "proportional_error", "read_nonmem", "report", "route", "save_run",
-    "summary", "systems", "testing", "three_compartment", "transit", "two_compartment", "vpc", "weibull",
-    "zero_order",
+    "summary", "systems", "testing", "three_compartment", "transit", "two_compartment", "vpc",
+    "weibull", "yeo_johnson_error", "zero_order",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
     """Return a public name, imported from its room on first use."""
-    if name in ("plots", "systems", "testing"):
+    if name in ("covariates", "plots", "systems", "testing"):
         return importlib.import_module(f"popk.{name}")
     if name not in _ROOMS:
         raise AttributeError(f"module 'popk' has no attribute {name!r}")

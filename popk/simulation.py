@@ -10,14 +10,8 @@ import numpy as np
 import xarray as xr
 
 from popk.model.failures import why_not
-from popk.model.sites import (
-    Model,
-    ModelError,
-    Sites,
-    describe,
-    labelled,
-    values_of,
-)
+from popk.model.labels import labelled
+from popk.model.sites import Model, ModelError, Sites, describe, values_of
 from popk.trial import Trial
 
 

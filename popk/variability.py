@@ -1,19 +1,108 @@
 """How do people differ? The distribution of random effects, and the coordinates they are sampled in."""
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
+from jax.scipy.special import expit, gammaln, logit, ndtri
+from jax.scipy.stats import norm
 from jaxtyping import Array, Float
 from numpyro.primitives import Messenger
 
+Effects = Float[Array, "*s p"]
+Values = Float[Array, "..."]
+
+
+class Transform(NamedTuple):
+    """How an individual parameter follows from its typical value and a random effect.
+
+    Attributes
+    ----------
+    name : str
+    center : Callable
+        ``center(typical)`` is the typical value on the scale of the random effect.
+    value : Callable
+        ``value(center, eta)`` is the individual parameter.
+    omega : bool
+        Whether a standard deviation of half a unit on that scale is a sensible guess in any model.
+    """
+
+    name: str
+    center: Callable[[Any], Any]
+    value: Callable[[Any, Any], Any]
+    omega: bool = True
+
+
+def logit_between(low: float = 0.0, high: float = 1.0) -> Transform:
+    r"""Return :math:`P = l + (h - l)\,\mathrm{expit}(\mathrm{logit}\frac{TV - l}{h - l} + \eta)`.
+
+    Parameters
+    ----------
+    low, high : float
+        Between which the parameter lies, in its unit.
+
+    Raises
+    ------
+    ValueError
+        `high` is not above `low`.
+
+    Examples
+    --------
+    >>> t = logit_between(0, 1)
+    >>> float(t.value(t.center(0.5), 0.0))
+    0.5
+    """
+    if not high > low:
+        raise ValueError(f"logit_between({low}, {high}): the second number must be the larger one")
+    wide = high - low
+    return Transform(
+        f"logit between {low:g} and {high:g}",
+        lambda typical: logit((typical - low) / wide),
+        lambda center, eta: low + wide * expit(center + eta),
+    )
+
+
+def box_cox(shape: Any) -> Transform:
+    r"""Return :math:`P = TV \exp\left(\frac{e^{\lambda \eta} - 1}{\lambda}\right)`: a skewed random effect.
+
+    With shape 0 it is log-normal; above 0 its upper tail is the longer one, below 0 the lower.
+
+    Parameters
+    ----------
+    shape : Float[Array, ""]
+        :math:`\lambda`, often sampled by the model: ``numpyro.sample("shape_CL", dist.Normal(0, 0.5))``.
+
+    References
+    ----------
+    .. [1] Petersson KJF, Hanze E, Savic RM, Karlsson MO (2009). Semiparametric distributions with
+       estimated shape parameters. Pharm Res 26:2174-2185. doi:10.1007/s11095-009-9931-1
+    """
+
+    def skewed(eta: Any) -> Any:
+        x = shape * eta
+        small = jnp.abs(x) < 1e-5  # there the quotient loses digits, and has none at 0
+        far = jnp.expm1(x) / jnp.where(small, 1.0, shape)
+        return jnp.where(small, eta * (1 + x / 2), far)
+
+    return Transform("Box-Cox", jnp.log, lambda center, eta: jnp.exp(center + skewed(eta)))
+
+
+#: The transforms that have a name of their own.
+TRANSFORMS = {
+    "log": Transform("log", jnp.log, lambda center, eta: jnp.exp(center + eta)),
+    "normal": Transform("normal", lambda t: t, lambda center, eta: center + eta, omega=False),
+    "logit": logit_between(),
+    "probit": Transform("probit", ndtri, lambda center, eta: norm.cdf(center + eta)),
+}
+
 
 def random_effects(
-    omega: Float[Array, " p"], corr: Float[Array, "p p"] | None
-) -> dist.MultivariateNormal:
+    omega: Float[Array, " p"], corr: Float[Array, "p p"] | None, degrees: Any = None
+) -> dist.Distribution:
     r"""Return :math:`\eta \sim N(0, \Omega)` with :math:`\Omega_{jk} = \omega_j\,\omega_k\,\rho_{jk}`.
 
     Parameters
@@ -22,9 +111,13 @@ def random_effects(
         Standard deviations of the random effects (for log-normal parameters on the log scale).
     corr : Float[Array, "parameter parameter2"], optional
         Their correlations; None for independent ones.
+    degrees : Float[Array, ""], optional
+        Degrees of freedom of a multivariate t distribution, whose scale omega then is; None: normal.
     """
     lower = jnp.eye(omega.shape[0]) if corr is None else jnp.linalg.cholesky(corr)
-    return _Normal(jnp.zeros_like(omega), omega[:, None] * lower)
+    lower = omega[:, None] * lower
+    center = jnp.zeros_like(omega)
+    return _Normal(center, lower) if degrees is None else _StudentT(center, lower, degrees)
 
 
 class _Normal(dist.MultivariateNormal):
@@ -44,16 +137,46 @@ class _Normal(dist.MultivariateNormal):
         """Return the log-density of each value."""
         norm = 0.5 * self.lower.shape[0] * math.log(2 * math.pi)
         z = _deviates(self.lower, value - self.loc)
-        return -0.5 * (z * z).sum(-1) - jnp.log(jnp.diagonal(self.lower)).sum() - norm
+        return -0.5 * (z * z).sum(-1) - _log_volume(self.lower) - norm
+
+    def at(self, loc: Array, lower: Float[Array, "p p"]) -> "_Normal":
+        """Return the same kind of distribution elsewhere."""
+        return _Normal(loc, lower)
 
 
-def _deviates(lower: Float[Array, "p p"], x: Float[Array, "*s p"]) -> Float[Array, "*s p"]:
+class _StudentT(dist.MultivariateStudentT):
+    """The same with the tails of Student's t."""
+
+    pytree_data_fields = ("lower", "degrees")
+
+    def __init__(self, loc: Array, lower: Float[Array, "p p"], degrees: Any):
+        self.lower, self.degrees = lower, degrees
+        super().__init__(degrees, loc, scale_tril=lower)
+
+    def log_prob(self, value: Any, intermediates: Any = None) -> Array:
+        """Return the log-density of each value."""
+        p, nu = self.lower.shape[0], self.degrees
+        z = _deviates(self.lower, value - self.loc)
+        norm = gammaln(nu / 2) - gammaln((nu + p) / 2) + p / 2 * jnp.log(nu * math.pi)
+        tails = (nu + p) / 2 * jnp.log1p((z * z).sum(-1) / nu)
+        return -tails - _log_volume(self.lower) - norm
+
+    def at(self, loc: Array, lower: Float[Array, "p p"]) -> "_StudentT":
+        """Return the same kind of distribution elsewhere."""
+        return _StudentT(loc, lower, self.degrees)
+
+
+def _log_volume(lower: Float[Array, "p p"]) -> Float[Array, ""]:
+    return jnp.log(jnp.diagonal(lower)).sum()
+
+
+def _deviates(lower: Float[Array, "p p"], x: Effects) -> Effects:
     """Return z, where x = L z."""
     inverse = jax.scipy.linalg.solve_triangular(lower, jnp.eye(lower.shape[0]), lower=True)
     return _applied(inverse, x)
 
 
-def _applied(matrix: Float[Array, "p p"], x: Float[Array, "*s p"]) -> Float[Array, "*s p"]:
+def _applied(matrix: Float[Array, "p p"], x: Effects) -> Effects:
     """Return a small matrix times each vector: faster than a library's product."""
     return (x[..., None, :] * matrix).sum(-1)
 
@@ -94,16 +217,29 @@ class Coordinates(Messenger):
         super().__init__(fn)
 
     def process_message(self, msg: dict[str, Any]) -> None:
-        """Put the coordinates' site in the place of `eta`'s."""
-        if msg["type"] != "sample" or msg["name"] != "eta" or "typical" not in msg["infer"]:
+        """Put the coordinates' site in the place of `eta`'s, and of those of each occasion."""
+        if msg["type"] != "sample" or "typical" not in msg["infer"]:
+            return
+        if msg["name"] != "eta":
+            self._between_occasions(msg)
             return
         fn: Any = msg["fn"]
         c = self.centering
-        while not isinstance(fn, _Normal):  # under the plate's expansion
+        while not isinstance(fn, _Normal | _StudentT):  # under the plate's expansion
             fn = fn.base_dist
         lower = fn.lower
         center = c * msg["infer"]["typical"]
         scale = c[:, None] * jnp.tril(lower, -1) + jnp.diag(jnp.diagonal(lower) ** c)
-        u: Any = numpyro.sample("eta_coordinate", _Normal(center, scale))
+        u: Any = numpyro.sample("eta_coordinate", fn.at(center, scale))
         msg["value"] = _applied(lower, _deviates(scale, u - center))
+        msg["type"] = "deterministic"
+
+    def _between_occasions(self, msg: dict[str, Any]) -> None:
+        r"""Sample :math:`u = \kappa / \gamma^{1/2}`: half way between centred and not."""
+        fn: Any = msg["fn"]
+        while not isinstance(fn, dist.Normal):
+            fn = fn.base_dist
+        root: Any = jnp.sqrt(jnp.asarray(fn.scale))
+        name = f"{msg['name']}_coordinate"
+        msg["value"] = root * numpyro.sample(name, dist.Normal(0, root).to_event(1))
         msg["type"] = "deterministic"

@@ -4,7 +4,7 @@ import numpy as np
 import xarray as xr
 
 import popk
-from popk.model.sites import observation_coords
+from popk.model.labels import observation_coords
 
 
 def predictions_of(

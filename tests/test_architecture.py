@@ -285,7 +285,7 @@ def test_the_median_function_is_short(capsys):
 # Public names
 
 
-MODULES = ("plots", "systems", "testing")  # public as modules
+MODULES = ("covariates", "plots", "systems", "testing")  # public as modules
 
 
 def test_the_public_names_are_those_of_the_rooms_and_modules():

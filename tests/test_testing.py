@@ -27,7 +27,13 @@ def file_and_design(name):
     return file, designed(DESIGNS[name], file)
 
 
-@pytest.mark.parametrize("name", NAMES)
+#: Their structures and events are those of other models: they wait for `-m slow`.
+ALIKE = ("propofol", "remifentanil_eeg", "rifampicin_induction", "xenograft")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in ALIKE else n for n in NAMES]
+)
 def test_a_published_model_keeps_the_contract(name):
     file = model_file(name)
     published = getattr(file, "PUBLISHED", None)

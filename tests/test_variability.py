@@ -6,9 +6,16 @@ import numpy as np
 import numpyro
 import pytest
 from numpyro import handlers
-from scipy import stats
+from scipy import special, stats
 
-from popk.variability import Coordinates, cv_percent, random_effects
+from popk.variability import (
+    TRANSFORMS,
+    Coordinates,
+    box_cox,
+    cv_percent,
+    logit_between,
+    random_effects,
+)
 
 OMEGA = jnp.asarray([0.3, 0.7, 0.2])
 CORR = jnp.asarray([[1, 0.6, -0.3], [0.6, 1, 0.2], [-0.3, 0.2, 1]])
@@ -18,10 +25,10 @@ CENTERINGS = [0.0, 0.5, 0.75, 1.0, (0.0, 1.0, 0.5)]
 every_centering = pytest.mark.parametrize("c", CENTERINGS, ids=str)
 
 
-def model(corr=CORR, infer=None):
+def model(corr=CORR, infer=None, degrees=None):
     infer = {"typical": TYPICAL, "parameters": ("CL", "V", "KA")} if infer is None else infer
     with numpyro.plate("subject", 2, dim=-2):
-        return numpyro.sample("eta", random_effects(OMEGA, corr), infer=infer)
+        return numpyro.sample("eta", random_effects(OMEGA, corr, degrees), infer=infer)
 
 
 def centering(c):
@@ -60,6 +67,35 @@ def test_random_effects_have_the_density_of_the_normal_distribution():
     assert float(random_effects(OMEGA, CORR).log_prob(jnp.asarray(eta))) == pytest.approx(expected)
 
 
+def test_heavy_tailed_random_effects_have_the_density_of_a_multivariate_t():
+    eta = np.array([0.2, -0.5, 0.1])
+    expected = stats.multivariate_t(np.zeros(3), COVARIANCE, df=4.5).logpdf(eta)
+    found = random_effects(OMEGA, CORR, 4.5).log_prob(jnp.asarray(eta))
+    assert float(found) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("shape", [0.5, -0.5, 1e-9])
+def test_a_box_cox_parameter_is_skewed_as_the_docstring_says(shape):
+    form, eta = box_cox(jnp.asarray(shape)), jnp.asarray([-1.2, 0.0, 0.7])
+    expected = 3 * np.exp(special.boxcox(np.exp(eta), shape))
+    np.testing.assert_allclose(form.value(form.center(3.0), eta), expected, rtol=1e-7)
+    slope = jax.grad(lambda x: form.value(form.center(3.0), x))(0.0)
+    np.testing.assert_allclose(
+        slope, 3.0, rtol=1e-12
+    )  # that of a log-normal one, whatever the shape
+
+
+def test_bounds_in_the_wrong_order_are_refused():
+    with pytest.raises(ValueError, match="the second number must be the larger one"):
+        logit_between(2, 1)
+
+
+@pytest.mark.parametrize("name", [*TRANSFORMS])
+def test_the_value_at_a_random_effect_of_0_is_the_typical_one(name):
+    form = TRANSFORMS[name]
+    assert float(form.value(form.center(0.3), 0.0)) == pytest.approx(0.3)
+
+
 @pytest.mark.parametrize(("omega", "percent"), [(0.0, 0.0), (0.3, 30.6878), (1.0, 131.0832)])
 def test_cv_percent_is_that_of_a_lognormal_parameter(omega, percent):
     assert float(cv_percent(jnp.asarray(omega))) == pytest.approx(percent, abs=1e-4)
@@ -69,16 +105,20 @@ def test_cv_percent_is_that_of_a_lognormal_parameter(omega, percent):
 
 
 @every_centering
-@pytest.mark.parametrize("corr", [CORR, None], ids=["correlated", "independent"])
-def test_the_density_in_coordinates_is_that_of_eta_by_change_of_variables(c, corr):
-    u = some_coordinates()
+@pytest.mark.parametrize(
+    ("corr", "degrees"),
+    [(CORR, None), (None, None), (CORR, 4.0)],
+    ids=["correlated", "independent", "t"],
+)
+def test_the_density_in_coordinates_is_that_of_eta_by_change_of_variables(c, corr, degrees):
+    u, options = some_coordinates(), {"corr": corr, "degrees": degrees}
 
     def eta_of(u):
-        return sampled(c, u, corr=corr)["eta"]["value"]
+        return sampled(c, u, **options)["eta"]["value"]
 
-    site = sampled(c, u, corr=corr)["eta_coordinate"]
+    site = sampled(c, u, **options)["eta_coordinate"]
     found = site["fn"].log_prob(u)
-    direct = random_effects(OMEGA, corr).log_prob(eta_of(u))
+    direct = random_effects(OMEGA, corr, degrees).log_prob(eta_of(u))
     jacobian = jax.jacfwd(eta_of)(u).reshape(6, 6)
     np.testing.assert_allclose(
         found.sum(), direct.sum() + np.linalg.slogdet(jacobian)[1], rtol=1e-12
@@ -131,3 +171,20 @@ def test_a_site_that_carries_no_typical_values_is_left_alone():
     trace = sampled(0.5, infer={})
     assert "eta_coordinate" not in trace
     assert trace["eta"]["type"] == "sample"
+
+
+def test_occasions_are_sampled_half_way_between_centred_and_not():
+    gamma = jnp.asarray([0.04, 0.25])
+
+    def occasions():
+        fn = numpyro.distributions.Normal(0, gamma).to_event(1)
+        with numpyro.plate("subject", 2, dim=-2), numpyro.plate("occasion", 3, dim=-1):
+            return numpyro.sample("kappa", fn, infer={"typical": 0.0})
+
+    moved = Coordinates(occasions, centering=centering(0.5))
+    trace = handlers.trace(handlers.seed(moved, 0)).get_trace()
+    u = trace["kappa_coordinate"]
+    np.testing.assert_allclose(trace["kappa"]["value"], u["value"] * jnp.sqrt(gamma), rtol=1e-12)
+    direct = stats.norm(0, gamma).logpdf(trace["kappa"]["value"]).sum(-1)
+    jacobian = 0.5 * np.log(gamma).sum()
+    np.testing.assert_allclose(u["fn"].log_prob(u["value"]), direct + jacobian, rtol=1e-12)

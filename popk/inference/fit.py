@@ -24,7 +24,8 @@ from popk.inference.compilation import keep_compiled
 from popk.inference.convergence import ConvergenceWarning, convergence
 from popk.inference.density import Layout, constrained, layout, start
 from popk.model.failures import why_not
-from popk.model.sites import Model, ModelError, Sites, describe, labelled
+from popk.model.labels import labelled
+from popk.model.sites import Model, ModelError, Sites, describe
 from popk.trial import Trial
 
 VERSIONS = ("popk", "jax", "jaxlib", "numpyro", "blackjax", "arviz", "numpy", "xarray")

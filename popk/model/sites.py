@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
+import numpyro
+import numpyro.distributions as dist
 from numpyro import handlers
 
+from popk.priors import Fixed
 from popk.trial import Trial
 
 Model = Callable[[Trial], Any]
@@ -27,6 +29,7 @@ AXES = (
     "occasion",
     "parameter",
     "parameter2",
+    "iov",
     "compartment",
     "output",
     "regimen",
@@ -35,6 +38,9 @@ AXES = (
 
 #: Names that popk keeps for sites of its own.
 RESERVED = ("eta", "eta_coordinate", "kappa", "corr", "IPRED", "DV", "log_likelihood")
+
+#: Axes inside a site.
+_INNER = {"eta": ("parameter",), "corr": ("parameter", "parameter2")}
 
 
 class ModelError(ValueError):
@@ -79,13 +85,19 @@ class Sites(NamedTuple):
     ----------
     all : dict of str to Site
     parameters : tuple of str
-        The individual parameters, in the order of `eta`.
+        The individual parameters that have a random effect, in the order of `eta`.
+    individual : tuple of str
+        All individual parameters.
+    iov : dict of str to tuple of str
+        The parameters that vary between occasions, for each site that holds how.
     unseen : dict of str to str
         The sites of levels of which the trial has none, and what they ask for: ``DVID 3 CMT 2``.
     """
 
     all: dict[str, Site]
     parameters: tuple[str, ...]
+    individual: tuple[str, ...]
+    iov: dict[str, tuple[str, ...]]
     unseen: dict[str, str]
 
     def named(self, *kinds: str) -> list[str]:
@@ -120,12 +132,29 @@ def describe(model: Model, trial: Trial) -> Sites:
     leaves, structure = jax.tree.flatten(trial.arrays())
     shapes = tuple((np.shape(x), np.result_type(x)) for x in leaves)
     try:
-        return _described(model, structure, shapes)
+        found, columns = _described(model, structure, shapes)
     except ModelError as error:
         where = _first_row(trial, error.rows) if error.rows and trial.source else ""
         if not where:
             raise
         raise ModelError(f"{where}{error}", error.rows) from error
+    if trial.source:
+        for column in columns:
+            _check_occasions(trial, column)
+    return found
+
+
+def _check_occasions(trial: Trial, column: str) -> None:
+    """Refuse two occasions of one subject that bear one number."""
+    frame = trial.host.frame
+    begins = frame[frame[["ID", column]].ne(frame[["ID", column]].shift()).any(axis=1)]
+    again = begins[begins.duplicated(["ID", column])]
+    if len(again):
+        row = again.iloc[0]
+        raise ModelError(
+            f"{trial.host.name} row {row['ROW']}  ID {row['ID']}  TIME {row['TIME']:g}: occasion "
+            f"{column} {row[column]:g} begins a second time; give each occasion of a subject its own number"
+        )
 
 
 def _first_row(trial: Trial, rows: Mapping[str, float]) -> str:
@@ -139,7 +168,10 @@ def _first_row(trial: Trial, rows: Mapping[str, float]) -> str:
 
 
 @lru_cache(maxsize=256)
-def _described(model: Model, structure: Any, leaves: tuple[Any, ...]) -> Sites:
+def _described(
+    model: Model, structure: Any, leaves: tuple[Any, ...]
+) -> tuple[Sites, tuple[str, ...]]:
+    """Return a model's sites, and the columns that number its occasions."""
     seen: dict[str, Any] = {}
 
     def run(arrays: Trial) -> None:
@@ -153,22 +185,23 @@ def _described(model: Model, structure: Any, leaves: tuple[Any, ...]) -> Sites:
         if type(error).__module__.startswith("popk."):
             raise
         raise ModelError(_raised(model, error)) from error
-    parameters: tuple[str, ...] = ()
-    if "eta" in seen:
-        parameters = seen["eta"]["infer"].get("parameters", ())
+    own = seen["eta"]["infer"] if "eta" in seen else {}
+    parameters, individual = own.get("parameters", ()), own.get("individual", ())
+    occasions = {n: m["infer"] for n, m in seen.items() if "iov" in m.get("infer", {})}
     sites = {}
     for name, message in seen.items():
         if message["type"] in ("sample", "deterministic"):
             check_name(name)
-            if name in ("eta_coordinate", "kappa", "log_likelihood") or (
-                name == "eta" and not parameters
-            ):
+            stray = {"eta_coordinate", "log_likelihood", "kappa"} - {*occasions}
+            if name in stray or (name == "eta" and not parameters):
                 raise ModelError(_reserved(name))
             sites[name] = _site(name, message)
     observed = {n: m["infer"] for n, m in seen.items() if "kinds" in m.get("infer", {})}
     _check_levels(observed, jax.tree.unflatten(structure, shapes))
     unseen = {n: asks["asked"] for n, asks in observed.items() if not asks["kinds"]}
-    return Sites(sites, parameters, unseen)
+    iov = {n: infer["iov"] for n, infer in occasions.items()}
+    columns = tuple(infer["column"] for infer in occasions.values())
+    return Sites(sites, parameters, individual, iov, unseen), columns
 
 
 def _check_levels(observed: Mapping[str, Any], trial: Trial) -> None:
@@ -224,9 +257,8 @@ def _site(name: str, message: dict[str, Any]) -> Site:
         if axis is None and i == len(batch) - 1 and "subject" in plates.values():
             axis = "record" if size > 1 else ""
         dims.append(f"{name}_dim_{i}" if axis is None else axis)
-    inner = {"eta": ("parameter",), "corr": ("parameter", "parameter2")}.get(
-        name, tuple(f"{name}_dim_{i + len(batch)}" for i in range(events))
-    )
+    iov = message.get("infer", {}).get("iov") and (name.replace("kappa", "iov", 1),)
+    inner = iov or _INNER.get(name, tuple(f"{name}_dim_{i + len(batch)}" for i in range(events)))
     return Site(kind, tuple(d for d in (*dims, *inner) if d), shape)
 
 
@@ -283,61 +315,11 @@ def _together(trace: Mapping[str, Any], of: Callable[[Any], Any]) -> Any:
     return together
 
 
-def observation_coords(trial: Trial, chosen: Any) -> dict[str, Any]:
-    """Return the coordinates of the `observation` axis: ID, TIME, and the row of the file."""
-    frame = trial.host.frame
-    rows = frame[frame["EVID"].eq(0)][np.asarray(chosen)]
-    return {
-        "observation": np.arange(len(rows)),
-        "ID": ("observation", rows["ID"].to_numpy(dtype=str)),
-        "TIME": ("observation", rows["TIME"].to_numpy()),
-        "row": ("observation", [str(row) for row in rows["ROW"]]),
-        **_kind_coords(rows),
-    }
-
-
-def _kind_coords(rows: Any) -> dict[str, Any]:
-    """Return what tells levels of several kinds apart."""
-    return {
-        name: ("observation", rows[name].abs().to_numpy())
-        for name in ("CMT", "DVID")
-        if rows[name].nunique() > 1
-    }
-
-
-def labelled(
-    values: Mapping[str, Any], sites: Sites, trial: Trial, leading: tuple[str, ...], chosen: Any
-) -> xr.Dataset:
-    """Return sites as a Dataset with named axes.
-
-    Parameters
-    ----------
-    values : mapping of str to array
-        Of shape (*leading, *site shape).
-    leading : tuple of str
-        The axes before the site's own.
-    chosen : Bool[ndarray, "observation"]
-        The observations to keep.
-    """
-    data = {}
-    for name, value in values.items():
-        array = np.asarray(value)
-        dims = ("observation",) if name in ("DV", "IPRED") else sites.all[name].dims
-        if dims[-1:] == ("observation",):
-            array = array[..., chosen]
-        kept = [array.shape[i] for i in range(len(leading))]
-        own = array.shape[len(leading) :]
-        if len(own) > len(dims):  # the axis of size 1 within subjects
-            own = (own[0], *own[2:]) if own[1] == 1 else own
-        data[name] = ((*leading, *dims), array.reshape(*kept, *own))
-    coords = {}
-    used = {d for dims, _ in data.values() for d in dims}
-    if "observation" in used:
-        coords |= observation_coords(trial, chosen)
-    if "subject" in used:
-        coords["subject"] = list(trial.ids)
-    coords |= {axis: list(sites.parameters) for axis in ("parameter", "parameter2") if axis in used}
-    return xr.Dataset(data, coords=coords)
+def known_or_sampled(name: str, prior: dist.Distribution | Fixed) -> Any:
+    """Return a value from its prior, or one that is known."""
+    if isinstance(prior, Fixed):
+        return numpyro.deterministic(name, jnp.asarray(float(prior.value)))
+    return numpyro.sample(name, prior)
 
 
 def by_subject(what: str, value: Any, trial: Trial, given_by: str) -> Any:

@@ -16,7 +16,8 @@ from popk import units as unit_rules
 from popk.records.events import EventTable, event_table, padded_events
 from popk.records.provenance import sha256
 from popk.records.table import DataError, Problem
-from popk.trial.design import Design, bucket, design_of, gaps_of
+from popk.trial.design import Design, bucket, design_of, gaps_of, turns
+from popk.trial.grids import by_record, filled, places
 from popk.trial.source import Source
 
 # On the host NumPy's, inside a compiled function JAX's: one transfer a call, not one an array.
@@ -55,7 +56,7 @@ class Observations(eqx.Module):
         """Return these and so many levels that do not count as to make `size`."""
         fields = jax.tree.leaves(self)
         blanks = (0, 0, 1.0, False, False, 1.0, 0, 0)
-        return Observations(*(_filled(x, size, b) for x, b in zip(fields, blanks, strict=True)))
+        return Observations(*(filled(x, size, b) for x, b in zip(fields, blanks, strict=True)))
 
 
 class Trial(eqx.Module):
@@ -170,6 +171,27 @@ class Trial(eqx.Module):
         before = jnp.concatenate([after[..., :1], after[..., :-1]], axis=-1)
         return before if between == "locf" else (before + after) / 2
 
+    def occasions(self, name: str) -> tuple[Int[Array, "s r"], int]:
+        """Return the occasion of each record, 0 for a subject's first, and how many there may be.
+
+        Parameters
+        ----------
+        name : str
+            A covariate of whole numbers; an occasion lasts until it changes.
+
+        Raises
+        ------
+        DataError
+            The trial was read without this covariate, or its values are no whole numbers.
+        """
+        values, counts = self.covariate(name), dict(self.design.occasions)
+        if values.shape[-1] == 1:
+            return jnp.zeros(self.time.shape, dtype=int), 1
+        if name not in counts:
+            says = f"{name} does not number occasions: it is no whole number on some row"
+            raise DataError("the trial", [Problem(name, says)])
+        return turns(values), counts[name]
+
     def arrays(self) -> "Trial":
         """Return the trial without what stays on the host: what may enter a compiled function.
 
@@ -196,16 +218,18 @@ class Trial(eqx.Module):
         records, events = bucket(self.n_records), bucket(e.time.shape[-1])
         levels = bucket(o.value.shape[-1])
         return Trial(
-            time=_filled(self.time, records, "edge"),
-            recorded=_filled(self.recorded, records, False),
+            time=filled(self.time, records, "edge"),
+            recorded=filled(self.recorded, records, False),
             observations=o.filled(levels),
             events=padded_events(e, events),
             concentration_factor=self.concentration_factor,
             covariates={
-                k: _filled(v, records, "edge") if v.shape[-1] > 1 else v
+                k: filled(v, records, "edge") if v.shape[-1] > 1 else v
                 for k, v in self.covariates.items()
             },
-            design=self.design._replace(below=True),
+            design=self.design._replace(
+                below=True, occasions=tuple((n, bucket(k, 1)) for n, k in self.design.occasions)
+            ),
             source=None,
         )
 
@@ -283,7 +307,7 @@ class Trial(eqx.Module):
     def to_xarray(self) -> xr.Dataset:
         """Return the records as a Dataset of dimensions (subject, record), NaN on padding."""
         frame = self.host.frame
-        subject, record = _places(frame)
+        subject, record = places(frame)
         shape = (self.n_subjects, self.n_records)
         columns = {}
         for name in [c for c in frame.columns if c not in ("ID", "ROW")]:
@@ -313,24 +337,10 @@ class Trial(eqx.Module):
         return self.host.html()
 
 
-def _filled(values: Array, size: int, blank: float | int | str) -> np.ndarray:
-    """Return an array whose last axis is filled up, with a value or its own last one."""
-    array = np.asarray(values)
-    missing = [(0, 0)] * (array.ndim - 1) + [(0, size - array.shape[-1])]
-    if blank == "edge":
-        return np.pad(array, missing, mode="edge")
-    return np.pad(array, missing, constant_values=np.asarray(blank, dtype=array.dtype))
-
-
-def _places(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Return each row's subject and its place among the subject's records."""
-    return pd.factorize(frame["ID"])[0], frame.groupby("ID", sort=False).cumcount().to_numpy()
-
-
 def trial_of(source: Source) -> Trial:
     """Return the arrays of checked records."""
     frame = source.frame
-    subject, record = _places(frame)
+    subject, record = places(frame)
     shape = (int(subject.max()) + 1, int(record.max()) + 1)
     grid = np.zeros(shape)
     grid[subject, record] = frame["TIME"]
@@ -346,9 +356,9 @@ def trial_of(source: Source) -> Trial:
         events=table,
         concentration_factor=np.asarray(1.0 if factor is None else factor),
         covariates={
-            n: _covariate(frame[n].to_numpy(), subject, record, shape) for n in source.covariates
+            n: by_record(frame[n].to_numpy(), subject, record, shape) for n in source.covariates
         },
-        design=design_of(frame, subject, factor is not None),
+        design=design_of(frame, subject, factor is not None, tuple(source.covariates)),
         source=source._replace(ids=tuple(dict.fromkeys(frame["ID"]))),
     )
     for array in jax.tree.leaves(trial):
@@ -368,16 +378,3 @@ def _observations(rows: pd.DataFrame, subject: np.ndarray, record: np.ndarray) -
         compartment=np.abs(rows["CMT"].to_numpy()),
         kind=rows["DVID"].to_numpy(),
     )
-
-
-def _covariate(
-    values: np.ndarray, subject: np.ndarray, record: np.ndarray, shape: tuple[int, int]
-) -> Float[Array, "s _"]:
-    """Return a covariate as [subject, 1] if it is constant in every subject, else [subject, record]."""
-    last = pd.Series(values).groupby(subject).transform("last").to_numpy()
-    first = pd.Series(values).groupby(subject).first().to_numpy()
-    grid = np.repeat(
-        pd.Series(values).groupby(subject).last().to_numpy()[:, None], shape[1], axis=1
-    )
-    grid[subject, record] = values
-    return first[:, None] if np.array_equal(last, values) else grid

@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from popk.records.events import MODELED_DURATION, MODELED_RATE
@@ -37,6 +38,9 @@ class Design(NamedTuple):
     gaps : int
         How many intervals of different lengths there are between events that are the same for
         all subjects; 0 where they are not, or nearly all intervals differ.
+    occasions : tuple of (str, int)
+        The covariates that are whole numbers and change within subjects, and the most values that one
+        subject has in turn.
     """
 
     infusions: bool = False
@@ -54,6 +58,7 @@ class Design(NamedTuple):
     given: int = 0
     overlap: int = 0
     gaps: int = 0
+    occasions: tuple[tuple[str, int], ...] = ()
 
 
 def bucket(size: int, least: int = 8) -> int:
@@ -73,7 +78,25 @@ def gaps_of(time: np.ndarray) -> int:
     return count if 3 * count <= len(time) else 0
 
 
-def design_of(frame: Any, subject: np.ndarray, concentrations: bool) -> Design:
+def turns(values: Any) -> Any:
+    """Return how often values [..., record] have changed so far: 0 at the first."""
+    changed = values[..., 1:] != values[..., :-1]
+    return jnp.pad(jnp.cumsum(changed, axis=-1), [(0, 0)] * (values.ndim - 1) + [(1, 0)])
+
+
+def _occasions(frame: Any, subject: np.ndarray, names: tuple[str, ...]) -> Any:
+    """Return the covariates that number occasions, and the most of one subject."""
+    same = np.diff(subject, prepend=-1) == 0
+    for name in names:
+        values = frame[name].to_numpy()
+        changed = same & (np.diff(values, prepend=values[:1]) != 0)
+        if changed.any() and (values == np.round(values)).all():
+            yield name, int(np.bincount(subject, changed).max()) + 1
+
+
+def design_of(
+    frame: Any, subject: np.ndarray, concentrations: bool, covariates: tuple[str, ...]
+) -> Design:
     """Return the design of checked records.
 
     Parameters
@@ -84,6 +107,8 @@ def design_of(frame: Any, subject: np.ndarray, concentrations: bool) -> Design:
         Each row's subject.
     concentrations : bool
         Whether amounts per L convert to the unit of DV.
+    covariates : tuple of str
+        The columns that are covariates.
     """
     dosed, level = frame["EVID"].isin([1, 4]), frame["EVID"].eq(0)
     steady = dosed & frame["SS"].gt(0)
@@ -112,6 +137,7 @@ def design_of(frame: Any, subject: np.ndarray, concentrations: bool) -> Design:
         steady=most(steady),
         given=most(dosed, frame["ADDL"] + 1),
         overlap=_overlap(frame[steady & frame["RATE"].ne(0)]),
+        occasions=tuple(_occasions(frame, subject, covariates)),
     )
 
 

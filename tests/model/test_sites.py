@@ -11,16 +11,8 @@ from numpyro.infer.util import log_density
 from scipy import stats
 
 import popk
-from popk.model.sites import (
-    AXES,
-    Site,
-    curvatures_of,
-    describe,
-    labelled,
-    levels_of,
-    observation_coords,
-    values_of,
-)
+from popk.model.labels import labelled, observation_coords
+from popk.model.sites import AXES, Site, curvatures_of, describe, levels_of, values_of
 from tests.trials import trial
 
 VALUES = jax.tree.map(jnp.asarray, {

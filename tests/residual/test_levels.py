@@ -1,16 +1,15 @@
-"""How do measurements differ? Residual error models, and levels below the limit of quantification."""
+"""What is the probability of a level, measured or known only to lie somewhere?"""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 import pytest
+from numpyro.distributions import constraints
 from scipy import stats
 
 import popk
-from popk.priors import Fixed
-from popk.residual import Residual
-from popk.trial import Observations
+from popk.residual import Residual, box_cox_error
+from tests.residual.observed import levels, observations
 
 PREDICTED = np.array([0.3, 1.0, 4.0, 12.0])
 LEVELS = np.array([0.5, 0.9, 4.4, 10.0])
@@ -33,28 +32,9 @@ MODELS = {
 every_model = pytest.mark.parametrize("name", MODELS)
 
 
-def observations(n, measured=None, below=None, limit=1.0, value=1.0):
-    def full(x, dtype):
-        return jnp.broadcast_to(jnp.asarray(x, dtype=dtype), (n,))
-
-    return Observations(
-        subject=jnp.zeros(n, dtype=int),
-        record=jnp.arange(n),
-        value=full(value, float),
-        measured=full(True if measured is None else measured, bool),
-        below=full(False if below is None else below, bool),
-        limit=full(limit, float),
-        compartment=full(0, int),
-        kind=full(0, int),
-    )
-
-
 def residual(name, f, own=True, **given):
     error, sigmas, _ = MODELS[name]
-    f = jnp.asarray(f, dtype=float)
-    values = {k: jnp.asarray(v) for k, v in sigmas.items()}
-    own = jnp.broadcast_to(jnp.asarray(own), (len(f),))
-    return Residual(f, values, error, observations(len(f), **given), own)
+    return levels(error, sigmas, f, own=own, **given)
 
 
 def log_prob_and_gradient(name, f, value, **given):
@@ -201,38 +181,38 @@ def test_the_same_key_gives_the_same_levels():
     np.testing.assert_array_equal(first, second)
 
 
-@pytest.mark.parametrize(
-    ("error", "names"),
-    [
-        (popk.additive_error(0.5), ["additive"]),
-        (popk.proportional_error(0.2), ["proportional"]),
-        (popk.combined_error(0.5, 0.2), ["additive", "proportional"]),
-        (popk.lognormal_error(0.3), ["log"]),
-    ],
-)
-def test_a_number_is_the_scale_of_a_half_normal_prior_of_each_sigma(error, names):
-    assert list(error.priors) == names
-    assert all(isinstance(prior, dist.HalfNormal) for prior in error.priors.values())
-
-
-def test_scales_stay_with_their_sigmas():
-    priors = popk.combined_error(additive=0.5, proportional=0.2).priors
-    assert float(priors["additive"].scale) == 0.5
-    assert float(priors["proportional"].scale) == 0.2
-
-
-def test_a_sigma_may_be_fixed_or_have_a_prior_of_its_own():
-    prior = dist.Exponential(2.0)
-    error = popk.combined_error(additive=popk.fixed(0.1), proportional=prior)
-    assert error.priors == {"additive": Fixed(0.1), "proportional": prior}
-
-
-@pytest.mark.parametrize("scale", [0, -1.0])
-def test_a_scale_that_is_not_positive_is_refused(scale):
-    with pytest.raises(ValueError, match="it must be positive"):
-        popk.additive_error(scale)
-
-
 def test_levels_of_a_lognormal_error_are_positive():
-    assert residual("lognormal", [1.0]).support is dist.constraints.positive
-    assert residual("additive", [1.0]).support is dist.constraints.real
+    assert residual("lognormal", [1.0]).support is constraints.positive
+    assert residual("additive", [1.0]).support is constraints.real
+    assert levels(popk.additive_error(1, blq="M4"), {}, [1.0]).support is constraints.positive
+
+
+# Variability of the residual error between subjects
+
+
+def test_each_subject_may_have_a_residual_error_of_its_own():
+    subject = jnp.asarray([0, 0, 1, 1])
+    scale = jnp.asarray([[1.0], [2.0]])
+    found = levels(*MODELS["additive"][:2], PREDICTED, subject=subject, options={"scale": scale})
+    expected = stats.norm(PREDICTED, [0.7, 0.7, 1.4, 1.4]).logpdf(LEVELS)
+    np.testing.assert_allclose(found.log_prob(jnp.asarray(LEVELS)), expected, rtol=1e-12)
+    np.testing.assert_allclose(found.information(), [1 / 0.49] * 2 + [1 / 1.96] * 2, rtol=1e-12)
+
+
+def test_a_scale_has_one_value_a_subject():
+    with pytest.raises(ValueError, match="one value a subject"):
+        levels(*MODELS["additive"][:2], [1.0, 2.0], options={"scale": jnp.asarray([1.0, 2.0])})
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0])
+def test_a_scale_that_is_not_positive_gives_no_number(scale):
+    options = {"scale": jnp.asarray([[scale]])}
+    found = levels(*MODELS["additive"][:2], [1.0], options=options).log_prob(jnp.ones(1))
+    assert np.isnan(found).all()
+
+
+def test_a_level_that_is_not_positive_is_impossible_where_levels_have_logarithms():
+    power = box_cox_error(popk.additive_error(1), popk.fixed(0.5)), {"additive": 0.7, "lambda": 0.5}
+    for error, sigmas in (MODELS["lognormal"][:2], power):
+        found = levels(error, sigmas, [1.0, 1.0]).log_prob(jnp.asarray([0.0, -1.0]))
+        np.testing.assert_array_equal(found, -np.inf)
