@@ -7,11 +7,13 @@ import xarray as xr
 
 from popk.diagnostics.vpc import same_records
 from popk.model.sites import ModelError
+from popk.priors import fixed
 from popk.residual import (
     ResidualError,
     additive_error,
     combined_error,
     lognormal_error,
+    power_error,
     proportional_error,
 )
 from popk.trial import Trial
@@ -60,8 +62,9 @@ def residuals(simulated: xr.DataTree, posterior: xr.DataTree, trial: Trial) -> x
 
     .. math:: \mathrm{IWRES} = (y - f) / s(f)
 
-    at the posterior medians of the individual prediction f and of the residual error's standard
-    deviations in s; on the log scale for a log-normal error.
+    at the posterior medians of the individual prediction f, of the residual error's standard
+    deviations in s, and of what multiplies them in each subject; on the log scale for a log-normal
+    error.
 
     Parameters
     ----------
@@ -91,7 +94,7 @@ def residuals(simulated: xr.DataTree, posterior: xr.DataTree, trial: Trial) -> x
     }
     error = _error(tuple(sorted(sigmas)))
     level, ipred = result["DV"].values, result["IPRED"].values
-    spread = np.asarray(error.spread(ipred, **sigmas))
+    spread = np.asarray(error.spread(ipred, **sigmas)) * _scale(group, trial)
     # A prediction of 0 has no proportional and no log-normal error: its residual is not a number.
     known = (spread > 0) & ((ipred > 0) | (not error.log))
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -101,19 +104,31 @@ def residuals(simulated: xr.DataTree, posterior: xr.DataTree, trial: Trial) -> x
     return result
 
 
+def _scale(group: xr.Dataset, trial: Trial) -> np.ndarray | float:
+    """Return what multiplies the standard deviation of each level that `predictions` keeps."""
+    if "error_scale" not in group:
+        return 1.0
+    o, scale = trial.observations, group["error_scale"].median(["chain", "draw"])
+    if "record" in scale.dims:
+        raise ModelError("IWRES needs a scale of the error that is constant in each subject")
+    return scale.values[np.asarray(o.subject)[np.asarray(o.measured & ~o.below)]]
+
+
 def _error(names: tuple[str, ...]) -> ResidualError:
     """Return the residual error model whose standard deviations bear these names."""
     known = {
         ("additive",): additive_error(1.0),
         ("proportional",): proportional_error(1.0),
         ("additive", "proportional"): combined_error(1.0, 1.0),
+        ("intercept", "slope"): combined_error(1.0, 1.0, convention="sd"),
+        ("coefficient", "exponent"): power_error(1.0, fixed(1.0)),
         ("log",): lognormal_error(1.0),
     }
     if names not in known:
         found = ", ".join(f"sigma_{name}" for name in names) or "no sigma_"
         raise ModelError(
-            f"the posterior has {found}, which is none of popk's residual error models; IWRES "
-            f"needs popk.additive_error, proportional_error, combined_error or lognormal_error"
+            f"the posterior has {found}; IWRES needs popk.additive_error, proportional_error, "
+            f"combined_error, power_error or lognormal_error, and no error model around it"
         )
     return known[names]
 

@@ -16,6 +16,7 @@ References
    J Soc Indust Appl Math 11:431-441. doi:10.1137/0111030
 """
 
+import contextlib
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ import xarray as xr
 from jaxtyping import Array, Float
 from numpyro import handlers
 from numpyro.distributions import biject_to
+from numpyro.primitives import Messenger
 
 from popk.inference.density import Layout, Vector, layout
 from popk.model.sites import Model, ModelError, curvatures_of, describe, levels_of
@@ -102,6 +104,38 @@ def terms(
     return Terms(prior, levels.log_prob.sum(), levels.ipred, information, curvature)
 
 
+class _Enough(Exception):  # noqa: N818 - no error: all that is asked for has been seen
+    """The random effects of a model are all sampled."""
+
+
+class _Effects(Messenger):
+    """Add up the log-densities of random effects, and stop the model where the last is sampled."""
+
+    def __init__(self, fn: Any, names: set[str]):
+        self.left, self.total = names, jnp.zeros(())
+        super().__init__(fn)
+
+    def postprocess_message(self, msg: dict[str, Any]) -> None:
+        if msg["name"] not in self.left:
+            return
+        self.left.discard(msg["name"])
+        self.total = self.total + jnp.sum(msg["fn"].log_prob(msg["value"]))
+        if not self.left:
+            raise _Enough
+
+
+def _prior(
+    model: Model, plan: Layout, arrays: Trial, population: Mapping[str, Any], vector: Vector
+) -> Float[Array, ""]:
+    """Return `terms`' prior without running the structure, whose second derivatives may not exist."""
+    substituted, jacobians = individualized(model, plan, population, vector)
+    seeded = handlers.seed(substituted, jax.random.key(0))
+    effects = _Effects(seeded, {latent.name for latent in plan.latents})
+    with contextlib.suppress(_Enough):
+        effects(arrays)
+    return effects.total + sum(jacobians, jnp.zeros(()))
+
+
 def individualized(
     model: Model, plan: Layout, population: Mapping[str, Any], vector: Vector
 ) -> tuple[Model, list[Any]]:
@@ -156,7 +190,7 @@ def find_mode(
         value, slope = jax.value_and_grad(joint)(u)
         here = parts(u)
         jacobian = jax.jacfwd(lambda u: parts(u).ipred)(u)
-        prior = -jax.hessian(lambda u: parts(u).prior)(u)
+        prior = -jax.hessian(partial(_prior, model, plan, arrays, population))(u)
         # A level far from its prediction curves more than expected: steps must know, H must not.
         steep = jnp.maximum(here.information, here.curvature)
         expected, observed = (
@@ -188,7 +222,15 @@ def find_mode(
     return Mode(u, value, expected, gap)
 
 
-def map_estimate(model: Model, trial: Trial, values: Mapping[str, Any]) -> xr.Dataset:
+def map_estimate(
+    model: Model,
+    trial: Trial,
+    values: Mapping[str, Any],
+    *,
+    start: Any = None,
+    starts: int = 1,
+    seed: int = 0,
+) -> xr.Dataset:
     r"""Return each subject's posterior mode of eta, its covariance, and the objective.
 
     With f the predictions and v the residual variances at the mode, N levels,
@@ -206,6 +248,13 @@ def map_estimate(model: Model, trial: Trial, values: Mapping[str, Any]) -> xr.Da
     trial : Trial
     values : mapping of site to value
         Every population value: ``CL_pop``, ``omega_CL``, ``corr``, ``sigma_additive``, ...
+    start : Float[Array, "subject parameter"], optional
+        Where the search for eta begins; 0 by default, as in NONMEM.
+    starts : int
+        How many searches there are for each subject; further ones begin at random effects drawn from
+        their distribution, and the highest mode is kept. A lag, or a duration, makes several modes.
+    seed : int
+        Of these draws.
 
     Returns
     -------
@@ -216,6 +265,8 @@ def map_estimate(model: Model, trial: Trial, values: Mapping[str, Any]) -> xr.Da
     ------
     ModelError
         A population value is missing, or the model has no random effects.
+    ValueError
+        `start` has another shape, or `starts` is below 1.
     """
     sites = describe(model, trial)
     missing = [n for n in sites.named("population") if n not in values]
@@ -229,7 +280,15 @@ def map_estimate(model: Model, trial: Trial, values: Mapping[str, Any]) -> xr.Da
     plan = individual_layout(model, trial)._replace(n_subjects=1)
     plan = plan._replace(latents=tuple(x._replace(shape=(1, *x.shape[1:])) for x in plan.latents))
     population = {n: jnp.asarray(values[n], dtype=float) for n in sites.named("population")}
-    modes = _modes(model, plan, trial.by_subject(), population)
+    shape = (trial.n_subjects, plan.size)
+    begin = jnp.zeros(shape) if start is None else jnp.asarray(start, dtype=float)
+    if begin.shape != shape or starts < 1:
+        raise ValueError(
+            f"start has shape {begin.shape} and starts is {starts}; they must be {shape} "
+            f"(subject, parameter) and at least 1"
+        )
+    drawn = [_effects(model, trial.arrays(), population, seed + i) for i in range(1, starts)]
+    modes = _modes(model, plan, trial.by_subject(), population, jnp.stack([begin, *drawn], 1))
     size, logdet = plan.size, np.linalg.slogdet(modes.curvature)[1]
     levels = np.zeros(trial.n_subjects)
     np.add.at(
@@ -253,6 +312,19 @@ def map_estimate(model: Model, trial: Trial, values: Mapping[str, Any]) -> xr.Da
 
 
 @partial(jax.jit, static_argnames=("model", "plan"))
-def _modes(model, plan, stacked, population):
-    start = jnp.zeros(plan.size)
-    return jax.vmap(lambda arrays: find_mode(model, plan, arrays, population, start))(stacked)
+def _modes(model, plan, stacked, population, starts):
+    def best(arrays, starts):
+        found = jax.vmap(lambda u: find_mode(model, plan, arrays, population, u))(starts)
+        highest = jnp.argmax(jnp.where(jnp.isnan(found.joint), -jnp.inf, found.joint))
+        return jax.tree.map(lambda x: x[highest], found)
+
+    return jax.vmap(best)(stacked, starts)
+
+
+def _effects(
+    model: Model, arrays: Trial, population: Mapping[str, Any], seed: int
+) -> Float[Array, "s k"]:
+    """Return random effects of each subject, drawn from their distribution."""
+    given = handlers.substitute(handlers.seed(model, seed), data=dict(population))
+    eta = handlers.trace(given).get_trace(arrays)["eta"]["value"]
+    return eta.reshape(len(eta), -1)

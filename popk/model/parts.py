@@ -67,6 +67,8 @@ def observe(
         own = own & ((CMT is None) | (o.compartment == CMT))
     if scale is not None:
         scale = by_subject("the scale of the error", scale, trial, "popk.individual() gives")
+        with numpyro.plate("subject", trial.n_subjects, dim=-2):
+            numpyro.deterministic(f"error_scale{suffix}", scale)
     levels = Residual(
         prediction[o.subject, o.record], sigmas, error, o, own, trial.design.below,
         scale=scale, time=trial.time if error.autocorrelated else None,
