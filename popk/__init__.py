@@ -11,6 +11,8 @@ if "JAX_ENABLE_X64" not in os.environ:  # the one import-time effect: single pre
 
 if TYPE_CHECKING:
     from popk import covariates, plots, systems, testing
+    from popk.diagnostics.learning import prior_shift
+    from popk.diagnostics.selection import selection
     from popk.diagnostics.summary import summary
     from popk.diagnostics.vpc import vpc
     from popk.inference.convergence import Convergence, ConvergenceWarning, convergence
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from popk.model.explanation import explain
     from popk.model.individual import individual
     from popk.model.parts import observe
+    from popk.model.selection import horseshoe
     from popk.model.sites import ModelError
     from popk.model.structures import (
         concentration,
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
         two_compartment,
     )
     from popk.model.systems import linear, ode
-    from popk.priors import fixed, lognormal
+    from popk.priors import fixed, lognormal, prior
     from popk.records.table import DataError
     from popk.reports.page import report
     from popk.residual import (
@@ -42,7 +45,7 @@ if TYPE_CHECKING:
         yeo_johnson_error,
     )
     from popk.runs import Run, RunError, open_run, save_run
-    from popk.simulation import predict, predict_at
+    from popk.simulation import predict, predict_at, prior_draws
     from popk.trial import Trial, read_nonmem
     from popk.twins import Twin
     from popk.units import UnitError
@@ -69,6 +72,7 @@ _ROOMS = {
     "explain": "model.explanation",
     "fit": "inference.fit",
     "fixed": "priors",
+    "horseshoe": "model.selection",
     "individual": "model.individual",
     "inverse_gaussian": "model.absorption",
     "linear": "model.systems",
@@ -83,11 +87,15 @@ _ROOMS = {
     "power_error": "residual",
     "predict": "simulation",
     "predict_at": "simulation",
+    "prior": "priors",
+    "prior_draws": "simulation",
+    "prior_shift": "diagnostics.learning",
     "proportional_error": "residual",
     "read_nonmem": "trial",
     "report": "reports.page",
     "route": "model.absorption",
     "save_run": "runs",
+    "selection": "diagnostics.selection",
     "summary": "diagnostics.summary",
     "three_compartment": "model.structures",
     "transit": "model.absorption",
@@ -102,11 +110,12 @@ __all__ = [
     "Convergence", "ConvergenceWarning", "DataError", "ModelError", "Run", "RunError", "Trial",
     "Twin", "UnitError", "additive_error", "autocorrelated_error", "box_cox", "box_cox_error",
     "combined_error", "concentration", "convergence", "covariates", "explain", "fit", "fixed",
-    "individual", "inverse_gaussian", "linear", "logit_between", "lognormal", "lognormal_error",
-    "map_estimate", "observe", "ode", "one_compartment", "open_run", "plots", "power_error",
-    "predict", "predict_at", "proportional_error", "read_nonmem", "report", "route", "save_run",
-    "summary", "systems", "testing", "three_compartment", "transit", "two_compartment", "vpc",
-    "weibull", "yeo_johnson_error", "zero_order",
+    "horseshoe", "individual", "inverse_gaussian", "linear", "logit_between", "lognormal",
+    "lognormal_error", "map_estimate", "observe", "ode", "one_compartment", "open_run", "plots",
+    "power_error", "predict", "predict_at", "prior", "prior_draws", "prior_shift",
+    "proportional_error", "read_nonmem", "report", "route", "save_run", "selection", "summary",
+    "systems", "testing", "three_compartment", "transit", "two_compartment", "vpc", "weibull",
+    "yeo_johnson_error", "zero_order",
 ]  # fmt: skip
 
 

@@ -53,6 +53,42 @@ def lognormal(median: float, *, cv: float) -> dist.Distribution:
     return dist.LogNormal(math.log(median), math.sqrt(math.log1p(cv**2)))
 
 
+def prior(estimate: float, *, rse: float, positive: bool = False) -> dist.Distribution:
+    r"""Return the prior that a published estimate and its precision amount to.
+
+    A normal distribution with mean :math:`e` and standard deviation :math:`r\,|e|`; with `positive`
+    the log-normal one of median e and coefficient of variation r.
+
+    Parameters
+    ----------
+    estimate : float
+        e, in the parameter's unit; not 0.
+    rse : float
+        r, the relative standard error as a fraction (0.25 is 25%); positive. Papers understate it:
+        a larger one leaves room for another population.
+    positive : bool
+        Whether the parameter cannot be negative, as a clearance.
+
+    Raises
+    ------
+    ValueError
+        `rse` is not positive, the estimate is 0, or negative where it must be positive.
+
+    Examples
+    --------
+    >>> float(prior(0.15, rse=0.25).scale)
+    0.0375
+    """
+    if not (rse > 0 and abs(estimate) > 0) or (positive and not estimate > 0):
+        raise ValueError(
+            f"prior({estimate}, rse={rse}, positive={positive}): rse must be positive and the estimate "
+            f"not 0, nor below it where positive=True; write a distribution for anything else"
+        )
+    if positive:
+        return lognormal(estimate, cv=rse)
+    return dist.Normal(float(estimate), float(rse * abs(estimate)))
+
+
 def half_normal(prior: Prior) -> Fixed | dist.Distribution:
     """Return the prior of a standard deviation: a number is the scale of a half-normal.
 

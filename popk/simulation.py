@@ -127,7 +127,7 @@ def predict(
     ----------
     model : Callable
     posterior : DataTree
-        As `popk.fit` returns it.
+        As `popk.fit` returns it; or what `prior_draws` does, for new subjects.
     trial : Trial
         Any trial that the model fits; levels are predicted at each record with EVID 0.
     seed : int
@@ -191,6 +191,54 @@ def _predicted(model, arrays, given, keys):
     return jax.lax.map(one, (given, keys), batch_size=32)
 
 
+def prior_draws(model: Model, trial: Trial, *, seed: int, draws: int = 1000) -> xr.DataTree:
+    """Return what a model believes before the data: draws of its population values.
+
+    `predict` with ``new_subjects=True`` takes them in the place of a posterior, so that a `vpc` of the
+    result is a prior predictive check.
+
+    Parameters
+    ----------
+    model : Callable
+    trial : Trial
+    seed, draws : int
+
+    Returns
+    -------
+    DataTree
+        Its group ``prior`` has each population site (chain, draw), of one chain.
+
+    Raises
+    ------
+    ModelError
+        The model cannot be used with the trial.
+
+    Examples
+    --------
+    >>> prior = popk.prior_draws(theophylline, trial, seed=1)  # doctest: +SKIP
+    >>> popk.vpc(popk.predict(theophylline, prior, trial, new_subjects=True, seed=2), trial)
+    ... # doctest: +SKIP
+    """
+    sites = describe(model, trial)
+    keys = jax.random.split(jax.random.key(seed), draws)
+    names = tuple(sites.named("population"))
+    found = _population(model, trial.arrays(), names, keys)
+    values = {n: np.asarray(v)[None] for n, v in found.items()}
+    kept = np.asarray(trial.observations.measured)
+    tree = xr.DataTree.from_dict({"prior": labelled(values, sites, trial, ("chain", "draw"), kept)})
+    tree.attrs = {"model": getattr(model, "__name__", "model"), "seed": seed}
+    return tree
+
+
+@partial(jax.jit, static_argnames=("model", "names"))
+def _population(model, arrays, names, keys):
+    def one(key):
+        values = values_of(model, arrays, {}, key)
+        return {name: values[name] for name in names}
+
+    return jax.lax.map(one, keys, batch_size=32)
+
+
 def posterior_values(
     posterior: xr.DataTree, sites: Sites, trial: Trial, new_subjects: bool, draws: int | None
 ) -> dict[str, Any]:
@@ -208,7 +256,7 @@ def posterior_values(
     ModelError
         The posterior lacks a site, or a subject that is not new.
     """
-    group = posterior["posterior"].dataset
+    group = posterior["posterior" if "posterior" in posterior.children else "prior"].dataset
     wanted = sites.named("population") + ([] if new_subjects else sites.named("individual"))
     missing = [n for n in wanted if n not in group]
     if missing:

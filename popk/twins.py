@@ -204,7 +204,7 @@ class Twin:
         One variable (sample) for each parameter, under its name.
         """
         values, last = self._values(self.patient, 0), self.patient.n_records - 1
-        names = describe(self.model, self.patient.padded()).individual
+        names = describe(self.model, self.patient.padded()).transforms
         columns = {n: values[n].reshape(_KEPT, -1) for n in names}
         return xr.Dataset(
             {n: ("sample", x[:, min(last, x.shape[1] - 1)]) for n, x in columns.items()},

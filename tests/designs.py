@@ -61,7 +61,7 @@ def model_file(name: str) -> ModuleType:
 
 def trial_for(name: str) -> popk.Trial:
     """Return the trial that a model of models/ is checked on: some of its data, or its design."""
-    data = ROOT / "data" / f"{name}.csv"
+    data = ROOT / "data" / f"{DATA.get(name, name)}.csv"
     if data.is_file():
         trial = popk.read_nonmem(data)
         return trial[list(trial.ids[: FEW.get(name, len(trial.ids))])]
@@ -99,7 +99,8 @@ def _levels(design: Design, ID: int) -> list[tuple[float, int]]:
     ]
 
 
-FEW = {"phenobarbital": 8, "quinidine": 8, "remifentanil": 2}  # of the subjects in the data
+DATA = {"quinidine_covariates": "quinidine"}  # of models that bear another name
+FEW = {"phenobarbital": 8, "quinidine": 8, "quinidine_covariates": 4, "remifentanil": 2}  # subjects
 
 _GENTAMICIN = 6.21 * (3 / 70) ** 0.632 * 40**3.33 / (40**3.33 + 55.4**3.33) * 5 / 6.7  # L/h
 _INDUCED = 1 + 1.04 * 5 / (0.0705 + 5)  # clearance at 5 mg/L of rifampicin, relative

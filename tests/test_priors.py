@@ -59,3 +59,28 @@ def test_a_scale_that_is_not_positive_is_refused_with_the_way_to_fix_a_value(sca
         f"{scale} is no scale of a half-normal prior: it must be positive; "
         f"popk.fixed({scale}) fixes the value itself"
     )
+
+
+def test_a_published_estimate_is_a_normal_prior_of_its_standard_error():
+    found = popk.prior(-0.5, rse=0.2)
+    assert (float(found.loc), float(found.scale)) == (-0.5, 0.1)
+
+
+def test_of_a_positive_parameter_it_is_log_normal():
+    found = popk.prior(2.8, rse=0.3, positive=True)
+    assert float(found.icdf(0.5)) == pytest.approx(2.8)
+    assert float(np.sqrt(found.variance) / found.mean) == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(
+    ("estimate", "options"),
+    [
+        (0.0, {"rse": 0.2}),
+        (1.0, {"rse": 0}),
+        (-1.0, {"rse": 0.2, "positive": True}),
+        (float("nan"), {"rse": 1}),
+    ],
+)
+def test_an_estimate_that_makes_no_prior_is_refused(estimate, options):
+    with pytest.raises(ValueError, match="rse must be positive and the estimate not 0"):
+        popk.prior(estimate, **options)

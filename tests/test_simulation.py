@@ -331,3 +331,26 @@ def test_a_posterior_of_another_model_is_refused(drawn, indomethacin_model, indo
             drawn, describe(indomethacin_model, indomethacin), indomethacin, True, None
         )
     assert str(caught.value).startswith("the posterior lacks V1_pop, Q_pop, V2_pop, omega_V1")
+
+
+# --- before the data ---
+
+
+def test_prior_draws_are_those_of_the_model_s_priors(theophylline_model, theophylline):
+    prior = popk.prior_draws(theophylline_model, theophylline, seed=1, draws=2000)["prior"]
+    assert prior.sizes["draw"] == 2000
+    assert {"CL_pop", "omega_KA", "corr", "sigma_additive"} <= {*prior.data_vars}
+    assert "eta" not in prior
+    low, middle, high = np.quantile(prior["CL_pop"], [0.25, 0.5, 0.75])
+    assert middle == pytest.approx(2.8, rel=0.05)
+    spread = np.sqrt(np.log(1.25)) * 0.67449  # CV 50%
+    assert np.log(high / low) == pytest.approx(2 * spread, rel=0.1)
+
+
+def test_a_check_of_the_prior_is_a_vpc_of_its_predictions(theophylline_model, theophylline):
+    prior = popk.prior_draws(theophylline_model, theophylline, seed=1, draws=64)
+    seen = popk.predict(theophylline_model, prior, theophylline, new_subjects=True, seed=2)
+    assert seen["posterior_predictive"].sizes["sample"] == 64
+    assert popk.vpc(seen, theophylline).sizes["bin"] > 3
+    with pytest.raises(popk.ModelError, match="the posterior lacks eta"):
+        popk.predict(theophylline_model, prior, theophylline, seed=2)

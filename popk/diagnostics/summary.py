@@ -8,6 +8,8 @@ References
    and localization: an improved R-hat. Bayesian Anal 16:667-718. doi:10.1214/20-BA1221
 """
 
+import json
+
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
@@ -17,7 +19,7 @@ from popk.inference.convergence import population_draws
 from popk.variability import cv_percent
 
 #: Parameters stand in this order; an effect is any other population parameter of a model.
-KINDS = ("typical", "effect", "omega", "corr", "sigma")
+KINDS = ("typical", "effect", "omega", "gamma", "corr", "sigma")
 
 
 def summary(posterior: xr.DataTree, interval: float = 0.9) -> pd.DataFrame:
@@ -33,13 +35,15 @@ def summary(posterior: xr.DataTree, interval: float = 0.9) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Indexed by parameter: typical values and other effects, then ``omega_*``, ``corr[...]`` and
-        ``sigma_*``; what is fixed is left out. A number that has no meaning for a parameter is NaN.
+        Indexed by parameter: typical values and other effects, then ``omega_*``, ``gamma_*``,
+        ``corr[...]`` and ``sigma_*``; what is fixed is left out. A number that has no meaning for a
+        parameter is NaN.
 
-        ``median``, ``lower``, ``upper`` : of the posterior, in the parameter's unit (``omega_*``
-        is a standard deviation on the log scale).
+        ``median``, ``lower``, ``upper`` : of the posterior, in the parameter's unit (``omega_*`` and
+        ``gamma_*`` are standard deviations, on the log scale unless the model says otherwise).
 
-        ``CV%`` : coefficient of variation; of the log-normal individual parameter for ``omega_*``,
+        ``CV%`` : coefficient of variation; of a log-normal individual parameter for ``omega_*`` and
+        ``gamma_*``,
         :math:`100\sqrt{e^{\omega^2} - 1}`, and of the residual error for ``sigma_proportional``,
         :math:`100\,\sigma`, and ``sigma_log``, :math:`100\sqrt{e^{\sigma^2} - 1}`.
 
@@ -79,7 +83,7 @@ def summary(posterior: xr.DataTree, interval: float = 0.9) -> pd.DataFrame:
                 "median": median,
                 "lower": lower,
                 "upper": upper,
-                "CV%": _cv(name, float(median)),
+                "CV%": _cv(name, float(median), posterior),
                 "RSE%": _rse(name, draws),
                 "shrinkage%": _shrinkage(name, float(median), posterior),
                 "R-hat": float(az.rhat(draws)),
@@ -102,13 +106,22 @@ def _place(name: str, posterior: xr.DataTree) -> tuple[int, int]:
     """Return where a parameter stands: by kind, then in the order of the model's parameters."""
     group = posterior["posterior"].dataset
     order = [str(p) for p in group["parameter"].values] if "parameter" in group.coords else []
-    parameter = name.removesuffix("_pop").removeprefix("omega_")
+    parameter = name.removesuffix("_pop").removeprefix("omega_").removeprefix("gamma_")
     return KINDS.index(kind(name)), order.index(parameter) if parameter in order else len(order)
 
 
-def _cv(name: str, median: float) -> float:
+def scale_of(name: str, posterior: xr.DataTree) -> str:
+    """Return the scale of the random effect whose standard deviation a parameter is; "" for others."""
+    if kind(name) not in ("omega", "gamma"):
+        return ""
+    scales = json.loads(posterior["posterior"].attrs.get("transforms", "{}"))
+    of = name.split("_", 1)[1]
+    return next((scale for p, scale in scales.items() if of == p or of.startswith(f"{p}_")), "log")
+
+
+def _cv(name: str, median: float, posterior: xr.DataTree) -> float:
     """Return a CV% at the posterior median, which is the median of the CV%: it is monotone."""
-    if kind(name) == "omega" or name.startswith("sigma_log"):
+    if scale_of(name, posterior) == "log" or name.startswith("sigma_log"):
         return float(cv_percent(jnp.asarray(median)))
     return 100 * median if name.startswith("sigma_proportional") else np.nan
 

@@ -256,6 +256,7 @@ def _tree(
     levels = np.where(trial.observations.below, np.nan, trial.observations.value)
     posterior = labelled(values, sites, trial, leading, measured)
     posterior.attrs["fixed"] = [n for n in kept if _is_fixed(n, sites)]
+    posterior.attrs["transforms"] = json.dumps(sites.transforms)
     stats = {
         name: (leading, np.swapaxes(getattr(sampled, name), 0, 1))
         for name in sampled._fields
@@ -279,7 +280,8 @@ def _tree(
 
 
 def _is_fixed(name: str, sites: Sites) -> bool:
-    return sites.all[name].kind == "deterministic" and name.startswith(("omega_", "sigma_"))
+    kinds = ("omega_", "gamma_", "sigma_", "degrees")
+    return sites.all[name].kind == "deterministic" and name.startswith(kinds)
 
 
 def _covariates(trial: Trial) -> xr.Dataset:

@@ -280,15 +280,11 @@ def map_estimate(
     plan = individual_layout(model, trial)._replace(n_subjects=1)
     plan = plan._replace(latents=tuple(x._replace(shape=(1, *x.shape[1:])) for x in plan.latents))
     population = {n: jnp.asarray(values[n], dtype=float) for n in sites.named("population")}
-    shape = (trial.n_subjects, plan.size)
-    begin = jnp.zeros(shape) if start is None else jnp.asarray(start, dtype=float)
-    if begin.shape != shape or starts < 1:
-        raise ValueError(
-            f"start has shape {begin.shape} and starts is {starts}; they must be {shape} "
-            f"(subject, parameter) and at least 1"
-        )
-    drawn = [_effects(model, trial.arrays(), population, seed + i) for i in range(1, starts)]
-    modes = _modes(model, plan, trial.by_subject(), population, jnp.stack([begin, *drawn], 1))
+    begin = _beginnings(
+        model, trial, population, (trial.n_subjects, plan.size),
+        start=start, starts=starts, seed=seed,
+    )  # fmt: skip
+    modes = _modes(model, plan, trial.by_subject(), population, begin)
     size, logdet = plan.size, np.linalg.slogdet(modes.curvature)[1]
     levels = np.zeros(trial.n_subjects)
     np.add.at(
@@ -319,6 +315,21 @@ def _modes(model, plan, stacked, population, starts):
         return jax.tree.map(lambda x: x[highest], found)
 
     return jax.vmap(best)(stacked, starts)
+
+
+def _beginnings(
+    model: Model, trial: Trial, population: Mapping[str, Any], shape: tuple[int, int],
+    *, start: Any, starts: int, seed: int,
+) -> Float[Array, "s m k"]:  # fmt: skip
+    """Return where the searches of each subject begin."""
+    first = jnp.zeros(shape) if start is None else jnp.asarray(start, dtype=float)
+    if first.shape != shape or starts < 1:
+        raise ValueError(
+            f"start has shape {first.shape} and starts is {starts}; they must be {shape} "
+            f"(subject, parameter) and at least 1"
+        )
+    drawn = [_effects(model, trial.arrays(), population, seed + i) for i in range(1, starts)]
+    return jnp.stack([first, *drawn], 1)
 
 
 def _effects(

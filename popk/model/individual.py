@@ -109,7 +109,11 @@ def individual(
         eta: Any = numpyro.sample(
             "eta",
             random_effects(sds, corr, nu),
-            infer={"typical": mu[:, :1], "parameters": own, "individual": names},
+            infer={
+                "typical": mu[:, :1],
+                "parameters": own,
+                "transforms": {n: forms[n].name for n in names},
+            },
         )
     effects = {n: eta[..., i] for i, n in enumerate(own)}
     effects |= {n: factors[n] * effects[other] for n, other in share.items()}

@@ -30,6 +30,7 @@ AXES = (
     "parameter",
     "parameter2",
     "iov",
+    "candidate",
     "compartment",
     "output",
     "regimen",
@@ -86,8 +87,8 @@ class Sites(NamedTuple):
     all : dict of str to Site
     parameters : tuple of str
         The individual parameters that have a random effect, in the order of `eta`.
-    individual : tuple of str
-        All individual parameters.
+    transforms : dict of str to str
+        All individual parameters, and the scale of each one's random effect: "log", ...
     iov : dict of str to tuple of str
         The parameters that vary between occasions, for each site that holds how.
     unseen : dict of str to str
@@ -96,7 +97,7 @@ class Sites(NamedTuple):
 
     all: dict[str, Site]
     parameters: tuple[str, ...]
-    individual: tuple[str, ...]
+    transforms: dict[str, str]
     iov: dict[str, tuple[str, ...]]
     unseen: dict[str, str]
 
@@ -186,7 +187,7 @@ def _described(
             raise
         raise ModelError(_raised(model, error)) from error
     own = seen["eta"]["infer"] if "eta" in seen else {}
-    parameters, individual = own.get("parameters", ()), own.get("individual", ())
+    parameters, transforms = own.get("parameters", ()), own.get("transforms", {})
     occasions = {n: m["infer"] for n, m in seen.items() if "iov" in m.get("infer", {})}
     sites = {}
     for name, message in seen.items():
@@ -201,7 +202,7 @@ def _described(
     unseen = {n: asks["asked"] for n, asks in observed.items() if not asks["kinds"]}
     iov = {n: infer["iov"] for n, infer in occasions.items()}
     columns = tuple(infer["column"] for infer in occasions.values())
-    return Sites(sites, parameters, individual, iov, unseen), columns
+    return Sites(sites, parameters, transforms, iov, unseen), columns
 
 
 def _check_levels(observed: Mapping[str, Any], trial: Trial) -> None:

@@ -8,7 +8,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from popk.diagnostics.summary import kind, summary
+from popk.diagnostics.summary import kind, scale_of, summary
 from popk.inference.convergence import population_draws
 from popk.plots.picture import BLUE, CHAINS, INK, MUTED, NORMAL, SMALL, Picture, number, panels
 
@@ -78,7 +78,7 @@ def forest(posterior: xr.DataTree, interval: float = 0.9) -> Figure:
         effects around 0. Beside each, its median and interval in its own unit.
     """
     draws, table = population_draws(posterior), summary(posterior, interval)
-    scales = _scales(draws, list(table.index))
+    scales = _scales(draws, list(table.index), posterior)
     heights = [len(names) + 0.8 for names in scales.values()]
     picture, axes = panels(len(scales), 1, (9, 0.35 + 0.3 * sum(heights)), height_ratios=heights)
     for (scale, names), ax in zip(scales.items(), axes.flat, strict=True):
@@ -99,7 +99,9 @@ def forest(posterior: xr.DataTree, interval: float = 0.9) -> Figure:
     return picture
 
 
-def _scales(draws: dict[str, np.ndarray], names: list[str]) -> dict[str, list[str]]:
+def _scales(
+    draws: dict[str, np.ndarray], names: list[str], posterior: xr.DataTree
+) -> dict[str, list[str]]:
     """Return the parameters that one axis can hold, by the axis's label."""
     scales: dict[str, list[str]] = {
         "relative to the posterior median": [],
@@ -109,7 +111,10 @@ def _scales(draws: dict[str, np.ndarray], names: list[str]) -> dict[str, list[st
     relative, spread, signed = scales.values()
     for name in names:
         positive = draws[name].min() > 0 and kind(name) != "corr"
-        (spread if kind(name) == "omega" else relative if positive else signed).append(name)
+        if kind(name) in ("omega", "gamma"):
+            (spread if scale_of(name, posterior) == "log" else signed).append(name)
+        else:
+            (relative if positive else signed).append(name)
     return {label: own for label, own in scales.items() if own}
 
 

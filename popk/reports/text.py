@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 from markupsafe import Markup, escape
 
-from popk.diagnostics.summary import kind, summary
+from popk.diagnostics.summary import kind, scale_of, summary
 from popk.inference.fit import model_source
 from popk.model.sites import Model
 from popk.plots.picture import number, with_unit
@@ -25,6 +25,7 @@ HEADINGS = {
     "typical": "Typical values",
     "effect": "Other effects",
     "omega": "Inter-individual variability",
+    "gamma": "Inter-occasion variability",
     "corr": "Correlations of random effects",
     "sigma": "Residual error",
 }
@@ -193,7 +194,7 @@ def parameters(posterior: xr.DataTree, trial: Trial) -> dict[str, Any]:
     beside = remarks(str(posterior.attrs.get("model_source", "")))
     groups: dict[str, list[list[str]]] = {}
     for name, *numbers, rhat, bulk, tail in table.itertuples(name=None):
-        cells = [name, beside.get(name) or _meaning(name, trial), *map(number, numbers)]
+        cells = [name, beside.get(name) or _meaning(name, trial, posterior), *map(number, numbers)]
         cells += [f"{rhat:.3f}", number(bulk), number(tail)]
         groups.setdefault(HEADINGS[kind(name)], []).append(cells)
     dataset = posterior["posterior"].dataset
@@ -202,12 +203,13 @@ def parameters(posterior: xr.DataTree, trial: Trial) -> dict[str, Any]:
     return {"groups": groups, "fixed": fixed, "interval": f"{100 * table.attrs['interval']:g}%"}
 
 
-def _meaning(name: str, trial: Trial) -> str:
+def _meaning(name: str, trial: Trial, posterior: xr.DataTree) -> str:
     """Return what a parameter of popk's own is, with its unit."""
+    if scale := scale_of(name, posterior):
+        return f"SD, {scale} scale"
     if name.startswith("corr["):
         return "of " + name[5:-1].replace(", ", " and ")
     known = {
-        "omega_": "SD, log scale",
         "sigma_additive": f"SD, {_unit(trial.units['DV'])}",
         "sigma_proportional": "SD, fraction of IPRED",
         "sigma_log": "SD, log scale",

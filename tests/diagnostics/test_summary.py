@@ -148,3 +148,13 @@ def test_an_interval_is_a_probability(interval):
 def test_a_posterior_without_population_parameters_is_refused():
     with pytest.raises(ValueError, match="no population parameters"):
         popk.summary(posterior_of({}))
+
+
+def test_a_cv_is_given_for_log_normal_parameters_alone():
+    spread = np.abs(normal(11, 0.5, 0.02))
+    posterior = posterior_of({"omega_F": spread, "omega_CL": spread, "gamma_CL_PERIOD": spread})
+    posterior["posterior"].attrs["transforms"] = '{"F": "logit", "CL": "log"}'
+    table = popk.summary(posterior)
+    assert list(table.index) == ["omega_F", "omega_CL", "gamma_CL_PERIOD"]
+    expected = 100 * np.sqrt(np.exp(np.median(spread) ** 2) - 1)
+    np.testing.assert_allclose(table["CV%"], [np.nan, expected, expected])

@@ -208,7 +208,7 @@ def test_a_shared_random_effect_is_a_multiple_of_another_s(two):
     assert sampled(trace) == ["omega_CL", "share_V", "eta"]
     np.testing.assert_allclose(p.V[:, 0], 30 * np.exp([0.2, -0.1]), rtol=1e-12)
     assert trace["eta"]["infer"]["parameters"] == ("CL",)
-    assert trace["eta"]["infer"]["individual"] == ("CL", "V")
+    assert trace["eta"]["infer"]["transforms"] == {"CL": "log", "V": "log"}
     assert "F must be a parameter" in refusal(
         lambda: popk.individual(two, CL=2.0, V=30.0, share={"F": "CL"})
     )

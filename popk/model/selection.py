@@ -1,0 +1,88 @@
+"""Which of many covariates matter? Their effects under a prior that shrinks most of them away."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+from jaxtyping import Float
+
+from popk.model.sites import ModelError, by_subject, check_name
+from popk.trial import Array, Trial
+
+
+def horseshoe(
+    trial: Trial,
+    parameter: str,
+    candidates: Mapping[str, Any],
+    *,
+    expected: float = 1.0,
+    slab: float = 0.5,
+    sd: float = 0.3,
+) -> Float[Array, "s r"] | Any:
+    r"""Return the log of the factor that many candidate covariates change a parameter by.
+
+    .. math:: \sum_j \beta_j x_j, \quad \beta_j \sim N(0, \tau^2 \tilde\lambda_j^2), \quad
+        \tilde\lambda_j^2 = \frac{c^2 \lambda_j^2}{c^2 + \tau^2 \lambda_j^2}, \quad
+        \lambda_j \sim C^+(0, 1), \quad \tau \sim C^+(0, \tau_0)
+
+    the regularized horseshoe [1]_: small effects are shrunk to nearly nothing, large ones stay, within
+    a slab of scale c. With D candidates of which p are expected to matter and n subjects,
+    :math:`\tau_0 = \frac{p}{D - p} \frac{\sigma}{\sqrt{n}}`. Samples ``global_CL``, ``local_CL``,
+    ``slab_CL`` and ``raw_CL``, and records each coefficient as ``CL_AAG``.
+
+    Parameters
+    ----------
+    trial : Trial
+    parameter : str
+        Whose effects these are: the beginning of the sites' names.
+    candidates : mapping of str to Float[Array, "subject 1"] or [subject, record]
+        The covariates, each centered and divided by about its standard deviation, by numbers of the
+        model's own: those of another trial would mean something else.
+    expected : float
+        How many are expected to matter.
+    slab : float
+        Scale of the coefficients that matter [log of a factor, for each standard deviation].
+    sd : float
+        The standard deviation of the individual parameter on the log scale, roughly.
+
+    Raises
+    ------
+    ModelError
+        There are no more candidates than are expected to matter, one has a wrong shape or a name that
+        is taken, or a number is not positive.
+
+    Examples
+    --------
+    >>> CL = CL * jnp.exp(popk.horseshoe(trial, "CL", {"AAG": (AAG - 1) / 0.4, "AGE": (AGE - 67) / 9}))
+    ... # doctest: +SKIP
+
+    References
+    ----------
+    .. [1] Piironen J, Vehtari A (2017). Sparsity information and regularization in the horseshoe and
+       other shrinkage priors. Electron J Stat 11:5018-5051. doi:10.1214/17-EJS1337SI
+    """
+    count = len(candidates)
+    if not (0 < expected < count and slab > 0 and sd > 0):
+        raise ModelError(
+            f"horseshoe() was given {count} candidates, expected={expected}, slab={slab} and sd={sd}; all "
+            f"must be positive, and expected less than the number of candidates"
+        )
+    for name in candidates:
+        check_name(f"{parameter}_{name}")
+    columns = [by_subject(f"candidate {n}", x, trial, "trial.covariate() gives")
+               for n, x in candidates.items()]  # fmt: skip
+    x = jnp.stack(jnp.broadcast_arrays(*columns), -1)
+    least = expected / (count - expected) * sd / trial.n_subjects**0.5
+    tau: Any = numpyro.sample(f"global_{parameter}", dist.HalfCauchy(least))
+    # An inverse gamma of shape 2 makes the slab a t distribution of 4 degrees of freedom [1].
+    c2: Any = numpyro.sample(f"slab_{parameter}", dist.InverseGamma(2.0, 2.0 * slab**2))
+    with numpyro.plate(f"candidate_{parameter}", count):
+        local: Any = numpyro.sample(f"local_{parameter}", dist.HalfCauchy(1.0))
+        raw: Any = numpyro.sample(f"raw_{parameter}", dist.Normal(0.0, 1.0))
+    scale = tau * local * jnp.sqrt(c2 / (c2 + (tau * local) ** 2))
+    beta = raw * scale
+    for i, name in enumerate(candidates):
+        numpyro.deterministic(f"{parameter}_{name}", beta[i])
+    return (x * beta).sum(-1)
