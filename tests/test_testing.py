@@ -28,7 +28,10 @@ def file_and_design(name):
 
 
 #: Their structures and events are those of other models: they wait for `-m slow`.
-ALIKE = ("propofol", "remifentanil_eeg", "rifampicin_induction", "xenograft")
+ALIKE = (
+    "mavrilimumab", "paclitaxel", "propofol", "quinidine_covariates", "remifentanil_eeg",
+    "rifampicin_induction", "xenograft", "zanubrutinib",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -184,42 +184,41 @@ def find_mode(
     parts = partial(terms, model, plan, arrays, population)
 
     def joint(u):
-        return parts(u).prior + parts(u).likelihood
+        here = parts(u)
+        return (here.prior + here.likelihood, here.ipred), here
 
     def look(u):
-        value, slope = jax.value_and_grad(joint)(u)
-        here = parts(u)
-        jacobian = jax.jacfwd(lambda u: parts(u).ipred)(u)
+        # One pass forward gives slope and Jacobian: random effects are few.
+        (slope, jacobian), here = jax.jacfwd(joint, has_aux=True)(u)
         prior = -jax.hessian(partial(_prior, model, plan, arrays, population))(u)
         # A level far from its prediction curves more than expected: steps must know, H must not.
         steep = jnp.maximum(here.information, here.curvature)
         expected, observed = (
             (jacobian.T * w) @ jacobian + prior for w in (here.information, steep)
         )
-        return value, slope, observed, expected
+        return here.prior + here.likelihood, slope, observed, expected
 
     def step(state):
-        u, value, slope, curvature, expected, damping, _, n = state
-        damped = curvature + damping * jnp.diag(jnp.diagonal(curvature))
-        tried = u + jnp.linalg.solve(damped, slope)
+        kept, tried, damping, _, n = state
         new = look(tried)
-        better = new[0] > value  # False where the trial point is not finite
-        old = (u, value, slope, curvature, expected)
-        kept = jax.tree.map(partial(jnp.where, better), (tried, *new), old)
+        better = new[0] > kept[1]  # False where the trial point is not finite
+        kept = jax.tree.map(partial(jnp.where, better), (tried, *new), kept)
         damping = jnp.where(better, damping * 0.1, damping * 10 + 1e-3)
-        gap = kept[2] @ jnp.linalg.solve(kept[3], kept[2])
-        return (*kept, damping, gap, n + 1)
+        u, _, slope, curvature, _ = kept
+        gap = slope @ jnp.linalg.solve(curvature, slope)
+        damped = curvature + damping * jnp.diag(jnp.diagonal(curvature))
+        return kept, u + jnp.linalg.solve(damped, slope), damping, gap, n + 1
 
     def unfinished(state):
-        damping, gap, n = state[-3:]
+        _, _, damping, gap, n = state
         # Past a damping of 1e8 no step can help: the slope is rounding error.
-        return (gap > tolerance) & (n < max_steps) & (damping < 1e8)
+        return (gap > tolerance) & (n <= max_steps) & (damping < 1e8)
 
-    value, slope, curvature, expected = look(start)
-    gap = slope @ jnp.linalg.solve(curvature, slope)
-    begin = (start, value, slope, curvature, expected, jnp.zeros_like(value), gap, 0)
-    u, value, _, _, expected, _, gap, _ = jax.lax.while_loop(unfinished, step, begin)
-    return Mode(u, value, expected, gap)
+    none = jnp.full((len(start), len(start)), jnp.nan)
+    begin = (start, -jnp.inf, jnp.zeros_like(start), none, none)  # the first look is always better
+    searched: Any = jax.lax.while_loop(unfinished, step, (begin, start, 0.0, jnp.inf, 0))
+    (u, value, _, _, expected), _, _, gap, _ = searched
+    return Mode(u, jnp.where(value > -jnp.inf, value, jnp.nan), expected, gap)
 
 
 def map_estimate(

@@ -53,11 +53,23 @@ def test_levels_below_the_limit_have_no_residual():
             lambda y, f: (y - f) / np.sqrt(0.25 + 0.04 * f**2),
         ),
         ({"sigma_log": 0.3}, lambda y, f: (np.log(y) - np.log(f)) / 0.3),
+        ({"sigma_intercept": 0.5, "sigma_slope": 0.2}, lambda y, f: (y - f) / (0.5 + 0.2 * f)),
+        ({"sigma_coefficient": 0.4, "sigma_exponent": 0.6}, lambda y, f: (y - f) / (0.4 * f**0.6)),
     ],
 )
 def test_iwres_is_the_distance_in_residual_standard_deviations(trial, sigmas, expected):
     data = residuals(same(trial), posterior_with(**sigmas), trial)
     np.testing.assert_allclose(data["IWRES"], expected(LEVELS.ravel(), np.median(IPRED, axis=0)))
+
+
+def test_a_subject_s_own_scale_multiplies_the_standard_deviation(trial):
+    posterior = posterior_with(sigma_additive=0.5)
+    scale = np.linspace(0.5, 2.0, len(trial.ids))
+    drawn = np.broadcast_to(scale, (2, 10, len(scale)))
+    posterior["posterior"]["error_scale"] = xr.DataArray(drawn, dims=("chain", "draw", "subject"))
+    data = residuals(same(trial), posterior, trial)
+    expected = (LEVELS - np.median(IPRED, axis=0).reshape(LEVELS.shape)) / (0.5 * scale[:, None])
+    np.testing.assert_allclose(data["IWRES"], expected.ravel())
 
 
 @pytest.mark.parametrize("sigma", ["sigma_proportional", "sigma_log"])
@@ -67,7 +79,7 @@ def test_a_prediction_of_zero_has_no_proportional_residual(trial, sigma):
 
 
 def test_a_residual_error_of_ones_own_is_refused(trial):
-    with pytest.raises(popk.ModelError, match="has sigma_power, which is none of popk's"):
+    with pytest.raises(popk.ModelError, match="the posterior has sigma_power; IWRES needs"):
         residuals(same(trial), posterior_with(sigma_power=0.3), trial)
 
 
