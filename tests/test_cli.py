@@ -81,13 +81,19 @@ def test_doctor_says_versions_devices_and_precision(capsys, monkeypatch):
         assert words in out
 
 
-def test_the_module_runs_and_every_command_has_an_example():
-    for command in ("check", "fit", "report", "predict", "twin", "doctor"):
-        help_text = subprocess.run(
-            [sys.executable, "-m", "popk", command, "--help"], capture_output=True, text=True,
-            check=True, cwd=ROOT,
-        ).stdout  # fmt: skip
-        assert f"Example: popk {command}" in help_text
+def test_the_module_runs_as_the_command_does():
+    ran = subprocess.run(
+        [sys.executable, "-m", "popk", "check", "--help"], capture_output=True, text=True,
+        check=True, cwd=ROOT,
+    )  # fmt: skip
+    assert "Example: popk check" in ran.stdout
+
+
+@pytest.mark.parametrize("command", ["check", "fit", "report", "predict", "twin", "doctor"])
+def test_every_command_has_an_example(capsys, monkeypatch, command):
+    code, out, _ = shell(capsys, monkeypatch, command, "--help")
+    assert code == 0
+    assert f"Example: popk {command}" in out
 
 
 GOOD = "ID,TIME,EVID,AMT,DV,MDV,WT\n1,0,1,100,.,1,70\n1,1,0,.,5,0,70\n1,2,0,.,4,0,70\n"

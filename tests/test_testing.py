@@ -29,8 +29,8 @@ def file_and_design(name):
 
 #: Their structures and events are those of other models: they wait for `-m slow`.
 ALIKE = (
-    "mavrilimumab", "paclitaxel", "propofol", "quinidine_covariates", "remifentanil_eeg",
-    "rifampicin_induction", "xenograft", "zanubrutinib",
+    "mavrilimumab", "morphine", "paclitaxel", "propofol", "quinidine_covariates", "remifentanil",
+    "remifentanil_eeg", "rifampicin_induction", "xenograft", "zanubrutinib",
 )  # fmt: skip
 
 

@@ -128,7 +128,13 @@ def assert_same(found, reference, rtol, kept=slice(None)):
             assert off[kept].max() < 0.01
 
 
-@pytest.mark.parametrize("run", RUNS)
+#: Their structures are those of other runs: they wait for `-m slow`.
+ALIKE = ("001", "002", "101")
+
+
+@pytest.mark.parametrize(
+    "run", [pytest.param(r, marks=pytest.mark.slow) if r in ALIKE else r for r in RUNS]
+)
 def test_modes_are_those_of_nonmem(conformance, run):
     trial, reference = read(conformance, run)
     model, rtol = RUNS[run]
@@ -147,6 +153,7 @@ def test_where_there_are_several_modes_nonmem_s_are_among_them(conformance, run)
 LOWER = {"003": [9, 17, 41, 57, 65], "006": [7, 11, 13, 15, 35, 41, 47, 57, 59, 91, 93]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", SEVERAL)
 def test_the_best_of_many_searches_is_never_worse_than_nonmem_s(conformance, run):
     trial, reference = read(conformance, run)
