@@ -29,8 +29,8 @@ def horseshoe(
 
     the regularized horseshoe [1]_: small effects are shrunk to nearly nothing, large ones stay, within
     a slab of scale c. With D candidates of which p are expected to matter and n subjects,
-    :math:`\tau_0 = \frac{p}{D - p} \frac{\sigma}{\sqrt{n}}`. Samples ``global_CL``, ``local_CL``,
-    ``slab_CL`` and ``raw_CL``, and records each coefficient as ``CL_AAG``.
+    :math:`\tau_0 = \frac{p}{D - p} \frac{\sigma}{\sqrt{n}}`. Samples ``CL_global``, ``CL_local``,
+    ``CL_slab`` and ``CL_raw``, and records each coefficient as ``CL_AAG``.
 
     Parameters
     ----------
@@ -75,12 +75,12 @@ def horseshoe(
                for n, x in candidates.items()]  # fmt: skip
     x = jnp.stack(jnp.broadcast_arrays(*columns), -1)
     least = expected / (count - expected) * sd / trial.n_subjects**0.5
-    tau: Any = numpyro.sample(f"global_{parameter}", dist.HalfCauchy(least))
+    tau: Any = numpyro.sample(f"{parameter}_global", dist.HalfCauchy(least))
     # An inverse gamma of shape 2 makes the slab a t distribution of 4 degrees of freedom [1].
-    c2: Any = numpyro.sample(f"slab_{parameter}", dist.InverseGamma(2.0, 2.0 * slab**2))
+    c2: Any = numpyro.sample(f"{parameter}_slab", dist.InverseGamma(2.0, 2.0 * slab**2))
     with numpyro.plate(f"candidate_{parameter}", count):
-        local: Any = numpyro.sample(f"local_{parameter}", dist.HalfCauchy(1.0))
-        raw: Any = numpyro.sample(f"raw_{parameter}", dist.Normal(0.0, 1.0))
+        local: Any = numpyro.sample(f"{parameter}_local", dist.HalfCauchy(1.0))
+        raw: Any = numpyro.sample(f"{parameter}_raw", dist.Normal(0.0, 1.0))
     scale = tau * local * jnp.sqrt(c2 / (c2 + (tau * local) ** 2))
     beta = raw * scale
     for i, name in enumerate(candidates):

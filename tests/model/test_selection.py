@@ -34,10 +34,10 @@ def effects(two, **options):
 
 
 def test_the_effect_is_the_sum_of_coefficients_times_candidates(two):
-    given = {"global_CL": 0.1, "slab_CL": 0.25, "local_CL": jnp.asarray([1.0, 50.0, 0.01]),
-             "raw_CL": jnp.asarray([1.0, -2.0, 3.0])}  # fmt: skip
+    given = {"CL_global": 0.1, "CL_slab": 0.25, "CL_local": jnp.asarray([1.0, 50.0, 0.01]),
+             "CL_raw": jnp.asarray([1.0, -2.0, 3.0])}  # fmt: skip
     trace, found = trace_of(lambda: effects(two), **given)
-    assert sampled(trace) == ["global_CL", "slab_CL", "local_CL", "raw_CL"]
+    assert sampled(trace) == ["CL_global", "CL_slab", "CL_local", "CL_raw"]
     free = 0.1 * np.array([1.0, 50.0, 0.01])
     beta = np.array([1.0, -2.0, 3.0]) * free * np.sqrt(0.25 / (0.25 + free**2))
     np.testing.assert_allclose([trace[f"CL_{n}"]["value"] for n in ("WT", "CRCL", "SEX")], beta)
@@ -49,7 +49,7 @@ def test_the_effect_is_the_sum_of_coefficients_times_candidates(two):
 
 def test_the_global_scale_is_that_of_the_number_expected(two):
     trace, _ = trace_of(lambda: effects(two, expected=2, sd=0.4))
-    assert trace["global_CL"]["fn"].scale == pytest.approx(2 / (3 - 2) * 0.4 / np.sqrt(2))
+    assert trace["CL_global"]["fn"].scale == pytest.approx(2 / (3 - 2) * 0.4 / np.sqrt(2))
 
 
 @pytest.mark.parametrize("options", [{"expected": 3}, {"expected": 0}, {"slab": -1}, {"sd": 0}])
