@@ -14,7 +14,7 @@ from popk.solve.lanes import evaluate
 from popk.solve.legs import Legs
 from popk.solve.rounds import Record, in_buckets, onward
 from popk.solve.turns import Place
-from popk.solve.walks import DURATION, INITIAL, JUMP, Solver, Walk, columns
+from popk.solve.walks import DURATION, Solver, Walk, loaded
 from popk.structural.elimination import Scalars
 from popk.structural.scalars import array_of, run, written_out
 from popk.structural.stepping import jacobian
@@ -191,11 +191,10 @@ class _Clocks:
         """
         if len(operands[0]) <= self.walk.bucket:
             return jnp.arange(len(operands[0]))
-        loaded = columns(operands[INITIAL] + jnp.abs(operands[JUMP]).max(1))
         first = self.walk.row(operands, jnp.zeros(len(operands[0]), jnp.int32))
 
         def speed(amounts: Scalars, row: list[Array]) -> Array:
             J = jacobian(lambda a: self.walk.rate(row)(row[0], a), amounts)
             return jnp.sqrt(sum(d * d for out in J for d in out))
 
-        return jnp.argsort(jax.vmap(speed)(loaded, first) * operands[DURATION].sum(1))
+        return jnp.argsort(jax.vmap(speed)(loaded(operands), first) * operands[DURATION].sum(1))

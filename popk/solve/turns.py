@@ -17,7 +17,6 @@ from jaxtyping import Array, Bool, Float, Int, UInt16
 from popk.solve.walks import (
     DURATION,
     INFLOW,
-    INITIAL,
     JUMP,
     KEEP,
     START,
@@ -25,6 +24,7 @@ from popk.solve.walks import (
     at_leg,
     chosen,
     columns,
+    loaded,
     masked,
 )
 from popk.structural.elimination import Scalars
@@ -157,7 +157,6 @@ def longest(walk: Walk, operands: Sequence[Array]) -> tuple[Float[Array, "*l"], 
     """
     if walk.solver.method == "implicit":
         return ()
-    loaded = columns(operands[INITIAL] + jnp.abs(operands[JUMP]).max(1))
 
     def slopes(amounts: Scalars, row: list[Array]) -> Scalars:
         rate = walk.rate(row)
@@ -174,7 +173,7 @@ def longest(walk: Walk, operands: Sequence[Array]) -> tuple[Float[Array, "*l"], 
         return jax.vmap(lambda legs: slopes(amounts, [*legs, *lasting]))(changing)
 
     changing, lasting = list(operands[START : walk.lasting]), list(operands[walk.lasting :])
-    found = jax.vmap(of_lane)(loaded, changing, lasting)
+    found = jax.vmap(of_lane)(loaded(operands), changing, lasting)
     fastest = (jnp.where(jnp.isfinite(x), x, 0).max(1) for x in found)
     return tuple(jnp.where(x > 0, _STABLE / jnp.where(x > 0, x, 1), jnp.inf) for x in fastest)
 

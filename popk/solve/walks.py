@@ -124,6 +124,17 @@ def columns(x: Array) -> tuple[Array, ...]:
     return tuple(x[..., i] for i in range(x.shape[-1]))
 
 
+def loaded(operands: Sequence[Array]) -> Scalars:
+    """Return the amounts that each lane begins with and its largest jumps: how fast it may change.
+
+    Parameters
+    ----------
+    operands : sequence of Array
+        Of a walk.
+    """
+    return columns(operands[INITIAL] + jnp.abs(operands[JUMP]).max(1))
+
+
 def at_leg(x: Array, leg: Int[Array, "*l"]) -> Array:
     """Return what an operand is in each lane's leg.
 
