@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from popk.model.absorption import inverse_gaussian, route, transit, weibull, zero_order
     from popk.model.explanation import explain
     from popk.model.individual import individual
+    from popk.model.mixtures import mixture
     from popk.model.parts import observe
     from popk.model.selection import horseshoe
     from popk.model.sites import ModelError
@@ -80,6 +81,7 @@ _ROOMS = {
     "lognormal": "priors",
     "lognormal_error": "residual",
     "map_estimate": "inference.laplace",
+    "mixture": "model.mixtures",
     "observe": "model.parts",
     "ode": "model.systems",
     "one_compartment": "model.structures",
@@ -111,7 +113,7 @@ __all__ = [
     "Twin", "UnitError", "additive_error", "autocorrelated_error", "box_cox", "box_cox_error",
     "combined_error", "concentration", "convergence", "covariates", "explain", "fit", "fixed",
     "horseshoe", "individual", "inverse_gaussian", "linear", "logit_between", "lognormal",
-    "lognormal_error", "map_estimate", "observe", "ode", "one_compartment", "open_run", "plots",
+    "lognormal_error", "map_estimate", "mixture", "observe", "ode", "one_compartment", "open_run", "plots",
     "power_error", "predict", "predict_at", "prior", "prior_draws", "prior_shift",
     "proportional_error", "read_nonmem", "report", "route", "save_run", "selection", "summary",
     "systems", "testing", "three_compartment", "transit", "two_compartment", "vpc", "weibull",

@@ -100,6 +100,11 @@ def _at_sites(values: Mapping[str, Any], sites: Sites, trial: Trial) -> dict[str
             f"the model does not sample {', '.join(unknown)}; it samples {', '.join(sampled)}"
         )
     given = {n: jnp.zeros(sites.all[n].shape) for n in sites.named("individual")}
+    if sites.classes and "class_probability" not in values:
+        raise ModelError(
+            f"values lacks class_probability (subject, class): 1 for the class of each subject, "
+            f"{', '.join(sites.classes)}, and 0 for the others"
+        )
     for name, value in values.items():
         array, shape = jnp.asarray(value, dtype=float), sites.all[name].shape
         if array.size != np.prod(shape, dtype=int):
@@ -157,6 +162,7 @@ def predict(
     typical = {
         n: jnp.broadcast_to(jnp.zeros(sites.all[n].shape), (count, *sites.all[n].shape))
         for n in sites.named("individual")
+        if n != "class_probability"
     }
     pred = np.asarray(_predicted(model, arrays, {**given, **typical}, keys)["IPRED"])
     levels = labelled(out, sites, trial, ("sample",), everyone)

@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from popk.inference.compilation import keep_compiled
-from popk.inference.laplace import find_mode, individual_layout, individualized, terms
+from popk.inference.importance import PER_POPULATION_DRAW, resampled, smoothed, weighted
+from popk.inference.laplace import class_probability, individual_layout, individualized
 from popk.model.sites import Model, ModelError, describe, values_of
 from popk.records.table import DataError, Problem
 from popk.simulation import posterior_values
@@ -35,8 +35,6 @@ from popk.units import factor
 #: Above this Pareto k the weights cannot be trusted (Vehtari et al. 2024).
 MAX_PARETO_K = 0.7
 
-_PER_POPULATION_DRAW = 8  # individual draws for each population draw
-_FREEDOM = 5
 _KEPT = 2000  # draws of equal weight that forecasts are made of
 _HERE = (str(Path(__file__).parent), dataclasses.__file__)  # whose lines a warning does not name
 _ASKED = "forecast"  # the ROW of a record that asks for a prediction
@@ -105,9 +103,10 @@ class Twin:
             )
         keep_compiled()
         arrays = self.patient.padded()
+        sites = describe(self.model, arrays)
         population = posterior_values(
             self.posterior,
-            describe(self.model, arrays),
+            sites,
             self.patient,
             new_subjects=True,
             draws=self.population_draws,
@@ -115,11 +114,13 @@ class Twin:
         key_draw, key_keep = jax.random.split(jax.random.key(self.seed))
         keys = jax.random.split(key_draw, len(next(iter(population.values()))))
         plan = individual_layout(self.model, arrays)
-        positions, log_weights = _weighted(self.model, plan, arrays, population, keys)
-        weights, pareto_k = _smoothed(np.asarray(log_weights).ravel())
-        chosen = _resampled(weights, _KEPT, key_keep)
-        draws = {n: v[chosen // _PER_POPULATION_DRAW] for n, v in population.items()}
+        positions, log_weights = weighted(self.model, plan, arrays, population, keys)
+        weights, pareto_k = smoothed(np.asarray(log_weights).ravel())
+        chosen = resampled(weights, _KEPT, key_keep)
+        draws = {n: v[chosen // PER_POPULATION_DRAW] for n, v in population.items()}
         draws["vector"] = np.asarray(positions).reshape(len(weights), -1)[chosen]
+        if sites.classes:
+            draws["class_probability"] = np.asarray(_classes(self.model, plan, arrays, draws))
         self.__dict__.update(pareto_k=pareto_k, ess=float(1 / np.sum(weights**2)), _draws=draws)
         if not pareto_k <= MAX_PARETO_K:
             warnings.warn(
@@ -211,6 +212,21 @@ class Twin:
             attrs={"ID": self.id, "pareto_k": self.pareto_k},
         )
 
+    @property
+    def class_probability(self) -> xr.DataArray:
+        """Return how probable it is that the patient is of each class of the model's mixture.
+
+        Raises
+        ------
+        ModelError
+            The model has no mixture.
+        """
+        classes = describe(self.model, self.patient.padded()).classes
+        if not classes:
+            raise ModelError("the model has no classes of subjects; give it a popk.mixture")
+        probable = self._draws["class_probability"].mean(0)[0, 0]
+        return xr.DataArray(probable, dims="class", coords={"class": list(classes)})
+
     def _values(self, trial: Trial, seed: int) -> dict[str, np.ndarray]:
         """Return the values of all sites on a trial of this patient, for each kept draw."""
         arrays = trial.padded()
@@ -237,38 +253,13 @@ class Twin:
 
 
 @partial(jax.jit, static_argnames=("model", "plan"))
-def _weighted(model, plan, arrays, population, keys):
-    """Return draws of the random effects for each population draw, and their log weights."""
+def _classes(model, plan, arrays, draws):
+    """Return the probability of each class of a mixture for each draw."""
 
-    def joint(values, vector):
-        parts = terms(model, plan, arrays, values, vector)
-        return parts.prior + parts.likelihood
+    def one(values):
+        return class_probability(model, plan, arrays, values, values["vector"])
 
-    def one(x):
-        values, key = x
-        mode = find_mode(
-            model, plan, arrays, values, jnp.zeros(plan.size), tolerance=1e-3, max_steps=30
-        )
-        lower = jnp.linalg.cholesky(mode.curvature)
-        z, proposal = _heavy_tailed(key, _PER_POPULATION_DRAW, plan.size)
-        vectors = mode.position + jax.scipy.linalg.solve_triangular(lower.T, z.T, lower=False).T
-        proposal = proposal + jnp.log(jnp.diagonal(lower)).sum()
-        weights = jax.vmap(partial(joint, values))(vectors) - proposal
-        return vectors, jnp.where(jnp.isnan(weights), -jnp.inf, weights)
-
-    return jax.vmap(one)((population, keys))
-
-
-def _heavy_tailed(key, count, size):
-    """Return draws of a multivariate t with 5 degrees of freedom, in pairs z and -z, and log-densities.
-
-    Tails heavier than the posterior's keep the weights bounded where a normal proposal's are not.
-    """
-    key_normal, key_scale = jax.random.split(key)
-    normal = jax.random.normal(key_normal, (count // 2, size))
-    scale = jnp.sqrt(jax.random.chisquare(key_scale, _FREEDOM, (count // 2, 1)) / _FREEDOM)
-    z = jnp.concatenate([normal / scale, -normal / scale])
-    return z, -(_FREEDOM + size) / 2 * jnp.log1p((z**2).sum(-1) / _FREEDOM)
+    return jax.lax.map(one, draws, batch_size=250)
 
 
 @partial(jax.jit, static_argnames=("model", "plan"))
@@ -281,22 +272,6 @@ def _evaluated(model, plan, arrays, draws, keys):
         return values_of(given, arrays, {}, key)
 
     return jax.lax.map(one, (draws, keys), batch_size=250)
-
-
-def _smoothed(log_weights: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return Pareto-smoothed weights that sum to 1, and Pareto k."""
-    from arviz_stats.base.array import array_stats
-
-    # ArviZ takes log-likelihoods, whose negatives are the log weights of leave-one-out.
-    smoothed, pareto_k = array_stats.psislw(-log_weights)
-    weights = np.exp(smoothed - smoothed.max())
-    return weights / weights.sum(), float(pareto_k)
-
-
-def _resampled(weights: np.ndarray, count: int, key: Any) -> np.ndarray:
-    """Return the indices of draws of equal weight (systematic resampling)."""
-    offset = float(jax.random.uniform(key))
-    return np.searchsorted(np.cumsum(weights), (np.arange(count) + offset) / count * weights.sum())
 
 
 def _with_times(patient: Trial, times: np.ndarray) -> Trial:

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 import popk
-from popk.twins import _resampled, _smoothed
+from popk.inference.importance import resampled, smoothed
 
 
 def part(trial, rows):
@@ -111,7 +111,7 @@ def test_weights_of_a_known_problem_are_exact():
     # Target N(0.5, 0.8^2) from a t(5) proposal.
     log_target = -0.5 * ((x - 0.5) / 0.8) ** 2
     log_proposal = -3.0 * np.log1p(x**2 / 5)
-    weights, k = _smoothed(log_target - log_proposal)
+    weights, k = smoothed(log_target - log_proposal)
     assert k < 0.5
     assert np.sum(weights * x) == pytest.approx(0.5, abs=0.03)
     assert np.sqrt(np.sum(weights * (x - 0.5) ** 2)) == pytest.approx(0.8, abs=0.03)
@@ -121,21 +121,21 @@ def test_resampling_repeats_each_draw_in_proportion_to_its_weight():
     import jax
 
     weights = np.array([0.5, 0.0, 0.3, 0.2])
-    counts = np.bincount(_resampled(weights, 1000, jax.random.key(0)), minlength=4)
+    counts = np.bincount(resampled(weights, 1000, jax.random.key(0)), minlength=4)
     np.testing.assert_allclose(counts, [500, 0, 300, 200], atol=1)
 
 
 def test_a_heavy_tail_of_weights_is_reported():
     rng = np.random.default_rng(2)
-    assert _smoothed(3 * rng.standard_normal(8000))[1] > 0.7
+    assert smoothed(3 * rng.standard_normal(8000))[1] > 0.7
 
 
 def test_an_update_does_not_compile_again(twin, patient):
-    from popk.twins import _weighted
+    from popk.inference.importance import weighted
 
-    before = _weighted._cache_size()
+    before = weighted._cache_size()
     twin.update(part(patient, [4]))
-    assert _weighted._cache_size() == before
+    assert weighted._cache_size() == before
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from numpyro import handlers
 from numpyro.distributions import biject_to
 from numpyro.infer.util import constrain_fn, potential_energy
 
-from popk.model.sites import Model, ModelError, levels_of
+from popk.model.levels import class_probability_of, levels_of
+from popk.model.sites import Model, ModelError
 from popk.trial import Trial
 from popk.variability import Coordinates
 
@@ -145,12 +146,15 @@ def log_density(model: Model, plan: Layout, arrays: Trial, vector: Vector) -> Fl
 
 
 def constrained(model: Model, plan: Layout, arrays: Trial, vector: Vector) -> dict[str, Any]:
-    """Return all sites' values, and each level's log-likelihood under the name ``log_likelihood``."""
+    """Return all sites' values, each level's ``log_likelihood``, and a mixture's ``class_probability``."""
     sampled = _sampled(model, plan.centering)
     values = constrain_fn(sampled, (arrays,), {}, plan.unflatten(vector), return_deterministic=True)
     values.pop("eta_coordinate", None)
     trace = handlers.trace(handlers.substitute(model, data=values)).get_trace(arrays)
-    return {**values, "log_likelihood": levels_of(trace).log_prob}
+    values |= {"log_likelihood": levels_of(trace).log_prob}
+    if any("classes" in site.get("infer", {}) for site in trace.values()):
+        values["class_probability"] = class_probability_of(trace)
+    return values
 
 
 @partial(jax.jit, static_argnames=("model", "plan"))

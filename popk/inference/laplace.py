@@ -31,7 +31,8 @@ from numpyro.distributions import biject_to
 from numpyro.primitives import Messenger
 
 from popk.inference.density import Layout, Vector, layout
-from popk.model.sites import Model, ModelError, curvatures_of, describe, levels_of
+from popk.model.levels import Curvatures, class_probability_of, curvatures_of, levels_of
+from popk.model.sites import Model, ModelError, describe
 from popk.trial import Trial
 
 
@@ -60,9 +61,7 @@ class Terms(NamedTuple):
 
     prior: Float[Array, ""]
     likelihood: Float[Array, ""]
-    ipred: Float[Array, " o"]
-    information: Float[Array, " o"]
-    curvature: Float[Array, " o"]
+    levels: Curvatures
 
 
 def individual_layout(model: Model, trial: Trial) -> Layout:
@@ -99,9 +98,16 @@ def terms(
     prior = sum(
         (jnp.sum(trace[n]["fn"].log_prob(trace[n]["value"])) for n in own), jnp.zeros(())
     ) + sum(jacobians, jnp.zeros(()))
-    levels = levels_of(trace)
-    information, curvature = curvatures_of(trace)
-    return Terms(prior, levels.log_prob.sum(), levels.ipred, information, curvature)
+    return Terms(prior, levels_of(trace).log_prob.sum(), curvatures_of(trace))
+
+
+def class_probability(
+    model: Model, plan: Layout, arrays: Trial, population: Mapping[str, Any], vector: Vector
+) -> Float[Array, "s 1 k"]:
+    """Return the probability of each class of a mixture at random effects, see `terms`."""
+    given, _ = individualized(model, plan, population, vector)
+    trace = handlers.trace(handlers.seed(given, jax.random.key(0))).get_trace(arrays)
+    return class_probability_of(trace)
 
 
 class _Enough(Exception):  # noqa: N818 - no error: all that is asked for has been seen
@@ -185,16 +191,17 @@ def find_mode(
 
     def joint(u):
         here = parts(u)
-        return (here.prior + here.likelihood, here.ipred), here
+        return (here.prior + here.likelihood, here.levels.prediction), here
 
     def look(u):
         # One pass forward gives slope and Jacobian: random effects are few.
         (slope, jacobian), here = jax.jacfwd(joint, has_aux=True)(u)
         prior = -jax.hessian(partial(_prior, model, plan, arrays, population))(u)
         # A level far from its prediction curves more than expected: steps must know, H must not.
-        steep = jnp.maximum(here.information, here.curvature)
+        information, curvature = here.levels.information, here.levels.curvature
         expected, observed = (
-            (jacobian.T * w) @ jacobian + prior for w in (here.information, steep)
+            (jacobian.T * w) @ jacobian + prior
+            for w in (information, jnp.maximum(information, curvature))
         )
         return here.prior + here.likelihood, slope, observed, expected
 

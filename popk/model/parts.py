@@ -6,14 +6,15 @@ import jax.numpy as jnp
 import numpyro
 from jaxtyping import Float
 
+from popk.model.mixtures import Classes
 from popk.model.sites import ModelError, by_subject, known_or_sampled
-from popk.residual import Residual, ResidualError
+from popk.residual import Mixed, Residual, ResidualError
 from popk.trial import Array, Trial
 
 
 def observe(
     trial: Trial,
-    prediction: Float[Array, "..."],
+    prediction: Float[Array, "..."] | Classes,
     error: ResidualError,
     *,
     output: str | None = None,
@@ -32,7 +33,8 @@ def observe(
     ----------
     trial : Trial
     prediction : Float[Array, "subject record"]
-        The individual prediction at every record [unit of DV].
+        The individual prediction at every record [unit of DV]; or those of the classes of a
+        `popk.mixture`.
     error : ResidualError
         `combined_error`, `additive_error`, `proportional_error`, `power_error` or `lognormal_error`,
         or one of these through `box_cox_error`, `yeo_johnson_error` or `autocorrelated_error`.
@@ -52,14 +54,18 @@ def observe(
         a trial does not have are nothing to a twin or a simulation; `popk.fit` refuses to learn from
         none.
     """
-    if jnp.shape(prediction) != trial.time.shape:
-        raise ModelError(
-            f"observe() was given a prediction of shape {jnp.shape(prediction)}; it needs one value "
-            f"for each subject and record, {trial.time.shape}"
-        )
+    mixture = prediction.mixture if isinstance(prediction, Classes) else None
+    predictions: list[Any] = [prediction]
+    if isinstance(prediction, Classes):
+        predictions = list(prediction.predictions.values())
+    for shape in map(jnp.shape, predictions):
+        if shape != trial.time.shape:
+            raise ModelError(
+                f"observe() was given a prediction of shape {shape}; it needs one value "
+                f"for each subject and record, {trial.time.shape}"
+            )
     kinds, suffix = _kinds(trial, DVID, CMT), f"_{output}" if output else ""
     sigmas = {n: known_or_sampled(f"sigma_{n}{suffix}", prior) for n, prior in error.priors.items()}
-    numpyro.deterministic(f"IPRED{suffix}", prediction)
     o = trial.observations
     own = jnp.ones(o.value.shape, dtype=bool)
     if kinds != trial.design.observed:
@@ -69,14 +75,24 @@ def observe(
         scale = by_subject("the scale of the error", scale, trial, "popk.individual() gives")
         with numpyro.plate("subject", trial.n_subjects, dim=-2):
             numpyro.deterministic(f"error_scale{suffix}", scale)
-    levels = Residual(
-        prediction[o.subject, o.record], sigmas, error, o, own, trial.design.below,
-        scale=scale, time=trial.time if error.autocorrelated else None,
-    )  # fmt: skip
+    time = trial.time if error.autocorrelated else None
+    each = [
+        Residual(f[o.subject, o.record], sigmas, error, o, own, trial.design.below,
+                 scale=scale, time=time) for f in predictions
+    ]  # fmt: skip
+    asked = " ".join(f"{n} {v}" for n, v in (("DVID", DVID), ("CMT", CMT)) if v is not None)
+    infer: dict[str, Any] = {"kinds": kinds, "asked": asked}
+    if mixture is None:
+        levels = each[0]
+        numpyro.deterministic(f"IPRED{suffix}", predictions[0])
+    else:
+        levels = Mixed(each, mixture.log_weights, trial.time.shape)
+        mixture.learn(levels, o.value)
+        numpyro.deterministic(f"IPRED{suffix}", mixture.mean(predictions))
+        infer["classes"] = mixture.names
     with numpyro.plate("observation", o.value.shape[0]):
         given = o.value if trial.given else None
-        asked = " ".join(f"{n} {v}" for n, v in (("DVID", DVID), ("CMT", CMT)) if v is not None)
-        numpyro.sample(f"DV{suffix}", levels, obs=given, infer={"kinds": kinds, "asked": asked})
+        numpyro.sample(f"DV{suffix}", levels, obs=given, infer=infer)
 
 
 def _kinds(trial: Trial, DVID: int | None, CMT: int | None) -> tuple[tuple[int, int], ...]:

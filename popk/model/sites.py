@@ -3,7 +3,7 @@
 import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +13,7 @@ import numpyro
 import numpyro.distributions as dist
 from numpyro import handlers
 
+from popk.model.levels import levels_of
 from popk.priors import Fixed
 from popk.trial import Trial
 
@@ -31,6 +32,7 @@ AXES = (
     "parameter2",
     "iov",
     "candidate",
+    "class",
     "compartment",
     "output",
     "regimen",
@@ -38,7 +40,17 @@ AXES = (
 )
 
 #: Names that popk keeps for sites of its own.
-RESERVED = ("eta", "eta_coordinate", "kappa", "corr", "IPRED", "DV", "log_likelihood")
+RESERVED = (
+    "eta",
+    "eta_coordinate",
+    "kappa",
+    "corr",
+    "IPRED",
+    "DV",
+    "log_likelihood",
+    "class_probability",
+    "class",
+)
 
 #: Axes inside a site.
 _INNER = {"eta": ("parameter",), "corr": ("parameter", "parameter2")}
@@ -93,6 +105,8 @@ class Sites(NamedTuple):
         The parameters that vary between occasions, for each site that holds how.
     unseen : dict of str to str
         The sites of levels of which the trial has none, and what they ask for: ``DVID 3 CMT 2``.
+    classes : tuple of str
+        The classes of a mixture that subjects may be of.
     """
 
     all: dict[str, Site]
@@ -100,6 +114,7 @@ class Sites(NamedTuple):
     transforms: dict[str, str]
     iov: dict[str, tuple[str, ...]]
     unseen: dict[str, str]
+    classes: tuple[str, ...] = ()
 
     def named(self, *kinds: str) -> list[str]:
         """Return the names of the sites of some kinds, in the model's order."""
@@ -198,11 +213,27 @@ def _described(
                 raise ModelError(_reserved(name))
             sites[name] = _site(name, message)
     observed = {n: m["infer"] for n, m in seen.items() if "kinds" in m.get("infer", {})}
-    _check_levels(observed, jax.tree.unflatten(structure, shapes))
+    trial = jax.tree.unflatten(structure, shapes)
+    _check_levels(observed, trial)
     unseen = {n: asks["asked"] for n, asks in observed.items() if not asks["kinds"]}
     iov = {n: infer["iov"] for n, infer in occasions.items()}
     columns = tuple(infer["column"] for infer in occasions.values())
-    return Sites(sites, parameters, transforms, iov, unseen), columns
+    classes = _classes(observed)
+    if classes:
+        shape = (trial.n_subjects, 1, len(classes))
+        sites["class_probability"] = Site("individual", ("subject", "class"), shape)
+    return Sites(sites, parameters, transforms, iov, unseen, classes), columns
+
+
+def _classes(observed: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the classes of a model's mixture, none where it has none."""
+    found = {asks["classes"] for asks in observed.values() if "classes" in asks}
+    if len(found) > 1:
+        raise ModelError(
+            f"the model has two mixtures, of {' and of '.join(', '.join(f) for f in sorted(found))}; "
+            f"give one popk.mixture a class for each combination"
+        )
+    return found.pop() if found else ()
 
 
 def _check_levels(observed: Mapping[str, Any], trial: Trial) -> None:
@@ -273,47 +304,6 @@ def values_of(model: Model, arrays: Trial, given: Mapping[str, Any], key: Any) -
     values = {n: s["value"] for n, s in trace.items() if s["type"] in ("sample", "deterministic")}
     together = levels_of(trace)
     return {**values, "DV": together.value, "prediction": together.ipred}
-
-
-class Levels(NamedTuple):
-    """Levels of every kind on the observation axis, each by the error model of its own kind.
-
-    Attributes
-    ----------
-    value : Float[Array, "observation"]
-    ipred : Float[Array, "observation"]
-        The individual prediction.
-    log_prob : Float[Array, "observation"]
-        Each level's log-likelihood; 0 where it does not count.
-    """
-
-    value: Any
-    ipred: Any
-    log_prob: Any
-
-
-def levels_of(trace: Mapping[str, Any]) -> Levels:
-    """Return the levels of a trace of a model, as `numpyro.handlers.trace` gives it."""
-    return _together(
-        trace,
-        lambda site: Levels(site["value"], site["fn"].ipred, site["fn"].log_prob(site["value"])),
-    )
-
-
-def curvatures_of(trace: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Return each level's expected information and observed curvature, see `Residual`."""
-    return _together(trace, lambda site: (site["fn"].information(), site["fn"].curvature()))
-
-
-def _together(trace: Mapping[str, Any], of: Callable[[Any], Any]) -> Any:
-    """Return a property of levels, each from the site of its own kind."""
-    sites = [site for site in trace.values() if "kinds" in site.get("infer", {})]
-    if not sites:
-        raise ModelError("the model observes no levels; end it with popk.observe(trial, ...)")
-    together = of(sites[0])
-    for site in sites[1:]:
-        together = jax.tree.map(partial(jnp.where, site["fn"].own), of(site), together)
-    return together
 
 
 def known_or_sampled(name: str, prior: dist.Distribution | Fixed) -> Any:

@@ -9,10 +9,12 @@ from popk.residual.errors import (
     proportional_error,
 )
 from popk.residual.levels import Level, Residual, Sigmas
+from popk.residual.mixtures import Mixed
 from popk.residual.variants import autocorrelated_error, box_cox_error, yeo_johnson_error
 
 __all__ = [
     "Level",
+    "Mixed",
     "Residual",
     "ResidualError",
     "Sigmas",

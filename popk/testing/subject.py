@@ -9,7 +9,8 @@ from numpyro import handlers
 from numpyro.distributions import biject_to
 
 from popk.inference.density import Layout, constrained, layout, log_density
-from popk.model.sites import Model, levels_of
+from popk.model.levels import levels_of
+from popk.model.sites import Model
 from popk.trial import Trial
 
 _DRAWS = 32

@@ -12,7 +12,8 @@ from scipy import stats
 
 import popk
 from popk.model.labels import labelled, observation_coords
-from popk.model.sites import AXES, Site, curvatures_of, describe, levels_of, values_of
+from popk.model.levels import curvatures_of, levels_of
+from popk.model.sites import AXES, Site, describe, values_of
 from tests.trials import trial
 
 VALUES = jax.tree.map(jnp.asarray, {
@@ -195,11 +196,13 @@ def test_each_level_has_the_likelihood_of_its_own_kind(kinds):
         stats.norm(6, 0.5).logpdf(5), stats.lognorm(s=0.3, scale=2).logpdf(3), stats.norm(6, 0.5).logpdf(4),
     ]  # fmt: skip
     np.testing.assert_allclose(found.log_prob, expected, rtol=1e-12)
-    information, curvature = curvatures_of(
-        handlers.trace(parent_and_metabolite).get_trace(kinds.arrays())
+    curves = curvatures_of(handlers.trace(parent_and_metabolite).get_trace(kinds.arrays()))
+    metabolite = 1 / (0.3 * 2) ** 2
+    np.testing.assert_array_equal(curves.prediction, [6, 0, 6, 0, 2, 0])  # each kind in turn
+    np.testing.assert_allclose(curves.information, [4, 0, 4, 0, metabolite, 0], rtol=1e-12)
+    np.testing.assert_allclose(
+        curves.curvature[jnp.array([0, 1, 2, 3, 5])], [4, 0, 4, 0, 0], rtol=1e-12
     )
-    np.testing.assert_allclose(information, [4, 1 / (0.3 * 2) ** 2, 4], rtol=1e-12)
-    np.testing.assert_allclose(curvature[::2], [4, 4], rtol=1e-12)
 
 
 def test_the_density_of_all_kinds_counts_each_level_once(kinds):

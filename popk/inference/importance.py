@@ -1,0 +1,86 @@
+"""Importance sampling of one subject's random effects, around their Laplace approximation.
+
+References
+----------
+.. [1] Vehtari A, Simpson D, Gelman A, Yao Y, Gabry J (2024). Pareto smoothed importance sampling.
+   J Mach Learn Res 25(72):1-58.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from popk.inference.laplace import find_mode, terms
+
+PER_POPULATION_DRAW = 8  # individual draws for each population draw
+_FREEDOM = 5
+
+
+@partial(jax.jit, static_argnames=("model", "plan"))
+def weighted(model, plan, arrays, population, keys):
+    """Return draws of one subject's random effects for each population draw, and their log weights.
+
+    Parameters
+    ----------
+    model, plan, arrays
+        See `find_mode`.
+    population : mapping of site to array
+        Population values, each [population draw, ...].
+    keys : PRNGKey
+        One for each population draw.
+
+    Returns
+    -------
+    vectors : Float[Array, "p d k"]
+        d draws for each population draw.
+    log_weights : Float[Array, "p d"]
+    """
+
+    def joint(values, vector):
+        parts = terms(model, plan, arrays, values, vector)
+        return parts.prior + parts.likelihood
+
+    def one(x):
+        values, key = x
+        mode = find_mode(
+            model, plan, arrays, values, jnp.zeros(plan.size), tolerance=1e-3, max_steps=30
+        )
+        lower = jnp.linalg.cholesky(mode.curvature)
+        z, proposal = _heavy_tailed(key, PER_POPULATION_DRAW, plan.size)
+        vectors = mode.position + jax.scipy.linalg.solve_triangular(lower.T, z.T, lower=False).T
+        proposal = proposal + jnp.log(jnp.diagonal(lower)).sum()
+        weights = jax.vmap(partial(joint, values))(vectors) - proposal
+        return vectors, jnp.where(jnp.isnan(weights), -jnp.inf, weights)
+
+    return jax.vmap(one)((population, keys))
+
+
+def _heavy_tailed(key, count, size):
+    """Return draws of a multivariate t with 5 degrees of freedom, in pairs z and -z, and log-densities.
+
+    Tails heavier than the posterior's keep the weights bounded where a normal proposal's are not.
+    """
+    key_normal, key_scale = jax.random.split(key)
+    normal = jax.random.normal(key_normal, (count // 2, size))
+    scale = jnp.sqrt(jax.random.chisquare(key_scale, _FREEDOM, (count // 2, 1)) / _FREEDOM)
+    z = jnp.concatenate([normal / scale, -normal / scale])
+    return z, -(_FREEDOM + size) / 2 * jnp.log1p((z**2).sum(-1) / _FREEDOM)
+
+
+def smoothed(log_weights: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return Pareto-smoothed weights that sum to 1, and Pareto k [1]_."""
+    from arviz_stats.base.array import array_stats
+
+    # ArviZ takes log-likelihoods, whose negatives are the log weights of leave-one-out.
+    logs, pareto_k = array_stats.psislw(-log_weights)
+    weights = np.exp(logs - logs.max())
+    return weights / weights.sum(), float(pareto_k)
+
+
+def resampled(weights: np.ndarray, count: int, key: Any) -> np.ndarray:
+    """Return the indices of draws of equal weight (systematic resampling)."""
+    offset = float(jax.random.uniform(key))
+    return np.searchsorted(np.cumsum(weights), (np.arange(count) + offset) / count * weights.sum())
