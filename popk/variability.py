@@ -217,11 +217,11 @@ class Coordinates(Messenger):
         super().__init__(fn)
 
     def process_message(self, msg: dict[str, Any]) -> None:
-        """Put the coordinates' site in the place of `eta`'s, and of those of each occasion."""
+        """Put the coordinates' site in the place of `eta`'s, and of those of occasions and groups."""
         if msg["type"] != "sample" or "typical" not in msg["infer"]:
             return
         if msg["name"] != "eta":
-            self._between_occasions(msg)
+            self._half_way(msg)
             return
         fn: Any = msg["fn"]
         c = self.centering
@@ -234,12 +234,14 @@ class Coordinates(Messenger):
         msg["value"] = _applied(lower, _deviates(scale, u - center))
         msg["type"] = "deterministic"
 
-    def _between_occasions(self, msg: dict[str, Any]) -> None:
+    def _half_way(self, msg: dict[str, Any]) -> None:
         r"""Sample :math:`u = \kappa / \gamma^{1/2}`: half way between centred and not."""
         fn: Any = msg["fn"]
         while not isinstance(fn, dist.Normal):
             fn = fn.base_dist
         root: Any = jnp.sqrt(jnp.asarray(fn.scale))
         name = f"{msg['name']}_coordinate"
-        msg["value"] = root * numpyro.sample(name, dist.Normal(0, root).to_event(1))
+        msg["value"] = root * numpyro.sample(
+            name, dist.Normal(0, root).to_event(msg["fn"].event_dim)
+        )
         msg["type"] = "deterministic"

@@ -19,7 +19,7 @@ from popk.inference.convergence import population_draws
 from popk.variability import cv_percent
 
 #: Parameters stand in this order; an effect is any other population parameter of a model.
-KINDS = ("typical", "effect", "omega", "gamma", "corr", "sigma")
+KINDS = ("typical", "effect", "omega", "gamma", "tau", "corr", "sigma")
 
 
 def summary(posterior: xr.DataTree, interval: float = 0.9) -> pd.DataFrame:
@@ -35,15 +35,15 @@ def summary(posterior: xr.DataTree, interval: float = 0.9) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Indexed by parameter: typical values and other effects, then ``omega_*``, ``gamma_*``,
+        Indexed by parameter: typical values and other effects, then ``omega_*``, ``gamma_*``, ``tau_*``,
         ``corr[...]`` and ``sigma_*``; what is fixed is left out. A number that has no meaning for a
         parameter is NaN.
 
-        ``median``, ``lower``, ``upper`` : of the posterior, in the parameter's unit (``omega_*`` and
-        ``gamma_*`` are standard deviations, on the log scale unless the model says otherwise).
+        ``median``, ``lower``, ``upper`` : of the posterior, in the parameter's unit (``omega_*``,
+        ``gamma_*`` and ``tau_*`` are standard deviations, on the log scale unless the model says otherwise).
 
-        ``CV%`` : coefficient of variation; of a log-normal individual parameter for ``omega_*`` and
-        ``gamma_*``,
+        ``CV%`` : coefficient of variation; of a log-normal individual parameter for ``omega_*``,
+        ``gamma_*`` and ``tau_*``,
         :math:`100\sqrt{e^{\omega^2} - 1}`, and of the residual error for ``sigma_proportional``,
         :math:`100\,\sigma`, and ``sigma_log``, :math:`100\sqrt{e^{\sigma^2} - 1}`.
 
@@ -106,13 +106,15 @@ def _place(name: str, posterior: xr.DataTree) -> tuple[int, int]:
     """Return where a parameter stands: by kind, then in the order of the model's parameters."""
     group = posterior["posterior"].dataset
     order = [str(p) for p in group["parameter"].values] if "parameter" in group.coords else []
-    parameter = name.removesuffix("_pop").removeprefix("omega_").removeprefix("gamma_")
+    parameter = (
+        name.removesuffix("_pop").removeprefix("omega_").removeprefix("gamma_").removeprefix("tau_")
+    )
     return KINDS.index(kind(name)), order.index(parameter) if parameter in order else len(order)
 
 
 def scale_of(name: str, posterior: xr.DataTree) -> str:
     """Return the scale of the random effect whose standard deviation a parameter is; "" for others."""
-    if kind(name) not in ("omega", "gamma"):
+    if kind(name) not in ("omega", "gamma", "tau"):
         return ""
     scales = json.loads(posterior["posterior"].attrs.get("transforms", "{}"))
     of = name.split("_", 1)[1]

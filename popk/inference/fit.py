@@ -280,7 +280,7 @@ def _tree(
 
 
 def _is_fixed(name: str, sites: Sites) -> bool:
-    kinds = ("omega_", "gamma_", "sigma_", "degrees")
+    kinds = ("omega_", "gamma_", "tau_", "sigma_", "degrees")
     return sites.all[name].kind == "deterministic" and name.startswith(kinds)
 
 

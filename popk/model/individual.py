@@ -9,6 +9,8 @@ import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
+from popk.model.groups import Group
+from popk.model.groups import groups as model_groups
 from popk.model.sites import ModelError, by_subject, check_parameter, known_or_sampled
 from popk.priors import Fixed, Prior, half_normal
 from popk.trial import Trial
@@ -30,12 +32,14 @@ def individual(
     degrees: dist.Distribution | Fixed | None = None,
     share: Mapping[str, str] | None = None,
     iov: Mapping[str, Sequence[str] | Mapping[str, Prior]] | None = None,
+    groups: Mapping[str, Sequence[str] | Mapping[str, Prior]] | None = None,
+    levels: Mapping[str, Sequence[float]] | None = None,
     **typical: Typical,
 ) -> Any:
     r"""Return each subject's own parameters around their typical values.
 
-    .. math:: P_{ij} = h^{-1}(h(\mathrm{TV}_{ij}) + \eta_i + \kappa_{i\,o(j)}), \qquad
-        \eta_i \sim N(0, \Omega), \quad \kappa_{io} \sim N(0, \Gamma)
+    .. math:: P_{ij} = h^{-1}(h(\mathrm{TV}_{ij}) + \zeta_{g(i)} + \eta_i + \kappa_{i\,o(j)}), \quad
+        \zeta_g \sim N(0, \tau^2), \quad \eta_i \sim N(0, \Omega), \quad \kappa_{io} \sim N(0, \Gamma)
 
     with h the logarithm unless `transform` says otherwise. Samples ``omega_CL``, ... (standard
     deviations on the scale of h), ``corr`` and ``eta`` (subject, parameter), and records the
@@ -67,6 +71,12 @@ def individual(
         deviations ``{"OCC": {"CL": 0.3}}``. A new occasion begins where the column changes within a
         subject. A second column is a second level, its sites ``kappa_COLUMN`` and
         ``gamma_CL_COLUMN``.
+    groups : mapping of column to parameters, optional
+        Variability above the subject: ``{"STUDY": ["CL"]}``, or with priors of its standard deviations
+        ``{"STUDY": {"CL": 0.3}}``. Samples ``tau_CL_STUDY`` and ``zeta_CL_STUDY`` (STUDY).
+    levels : mapping of column to numbers, optional
+        The groups that there are, ``{"STUDY": (1, 2, 3)}``; a trial with another one is refused. One
+        of which the trial has no subject stands for a new study: its effect is drawn from the others'.
     **typical : Float[Array, "subject record"], [subject, 1] or scalar
         The covariate-adjusted typical value of each parameter, in the domain of h, under its name.
 
@@ -117,6 +127,9 @@ def individual(
         )
     effects = {n: eta[..., i] for i, n in enumerate(own)}
     effects |= {n: factors[n] * effects[other] for n, other in share.items()}
+    for column, group in model_groups(trial, groups, levels).items():
+        zeta = _between_groups(group, (groups or {})[column], forms)
+        effects |= {n: effects[n] + zeta[n] for n in zeta}
     for i, (column, which) in enumerate((iov or {}).items()):
         kappa = _between_occasions(trial, column, which, forms, first=i == 0)
         effects |= {n: effects[n] + kappa[n] for n in kappa}
@@ -221,13 +234,9 @@ def _between_occasions(
     first: bool,
 ) -> dict[str, Float[Array, "s r"]]:
     """Return the random effect of each record's occasion, for the parameters that have one."""
-    own = tuple(which)
-    if isinstance(which, str) or not own:
-        raise ModelError(f"iov of {column} is {which!r}; write iov={{'{column}': ['CL']}}")
-    _refuse_strangers(f"iov of {column}", dict.fromkeys(own), tuple(forms))
+    own, priors = _varying("iov", column, which, forms)
     occasion, count = trial.occasions(column)
     suffix = "" if first else f"_{column}"
-    priors = which if isinstance(which, Mapping) else None
     sds = _deviations("gamma", priors, {n: forms[n] for n in own}, suffix)
     with (
         numpyro.plate("subject", trial.n_subjects, dim=-2),
@@ -240,6 +249,31 @@ def _between_occasions(
         )
     here = jnp.take_along_axis(kappa, occasion[..., None], axis=1)
     return {n: here[..., i] for i, n in enumerate(own)}
+
+
+def _between_groups(
+    group: Group, which: Sequence[str] | Mapping[str, Prior], forms: Mapping[str, Transform]
+) -> dict[str, Any]:
+    """Return the random effect of each subject's group, for the parameters that have one."""
+    own, priors = _varying("groups", group.column, which, forms)
+    sds = _deviations("tau", priors, {n: forms[n] for n in own}, f"_{group.column}")
+    return {n: group.effect(n, sds[i]) for i, n in enumerate(own)}
+
+
+def _varying(
+    option: str,
+    column: str,
+    which: Sequence[str] | Mapping[str, Prior],
+    forms: Mapping[str, Transform],
+) -> tuple[tuple[str, ...], Mapping[str, Prior] | None]:
+    """Return the parameters that vary with a column, and the priors of how much, where given."""
+    own = tuple(which)
+    if isinstance(which, str) or not own:
+        raise ModelError(
+            f"{option} of {column} is {which!r}; write {option}={{'{column}': ['CL']}}"
+        )
+    _refuse_strangers(f"{option} of {column}", dict.fromkeys(own), tuple(forms))
+    return own, which if isinstance(which, Mapping) else None
 
 
 def _typical(name: str, value: Typical, trial: Trial) -> Float[Array, "_ _"]:

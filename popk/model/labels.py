@@ -66,6 +66,7 @@ def labelled(
     coords |= {axis: list(sites.parameters) for axis in ("parameter", "parameter2") if axis in used}
     if "class" in used:
         coords["class"] = list(sites.classes)
+    coords |= {column: list(levels) for column, levels in sites.levels.items() if column in used}
     own = {name.replace("kappa", "iov", 1): list(which) for name, which in sites.iov.items()}
     coords |= {axis: which for axis, which in own.items() if axis in used}
     return xr.Dataset(data, coords=coords)

@@ -4,6 +4,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -107,6 +108,8 @@ class Sites(NamedTuple):
         The sites of levels of which the trial has none, and what they ask for: ``DVID 3 CMT 2``.
     classes : tuple of str
         The classes of a mixture that subjects may be of.
+    levels : dict of str to tuple of float
+        The groups of subjects that there are, for each column that has random effects above the subject.
     """
 
     all: dict[str, Site]
@@ -115,6 +118,7 @@ class Sites(NamedTuple):
     iov: dict[str, tuple[str, ...]]
     unseen: dict[str, str]
     classes: tuple[str, ...] = ()
+    levels: Mapping[str, tuple[float, ...]] = MappingProxyType({})
 
     def named(self, *kinds: str) -> list[str]:
         """Return the names of the sites of some kinds, in the model's order."""
@@ -157,7 +161,22 @@ def describe(model: Model, trial: Trial) -> Sites:
     if trial.source:
         for column in columns:
             _check_occasions(trial, column)
+        for column, levels in found.levels.items():
+            _check_levels_of(trial, column, levels)
     return found
+
+
+def _check_levels_of(trial: Trial, column: str, levels: tuple[float, ...]) -> None:
+    """Refuse a group that the model does not know."""
+    frame = trial.host.frame
+    other = frame[~frame[column].isin(levels)]
+    if len(other):
+        row = other.iloc[0]
+        raise ModelError(
+            f"{trial.host.name} row {row['ROW']}  ID {row['ID']}  TIME {row['TIME']:g}: {column} is "
+            f"{row[column]:g}, and the model knows {', '.join(f'{x:g}' for x in levels)}; add it to "
+            f"levels={{'{column}': ...}} and fit again"
+        )
 
 
 def _check_occasions(trial: Trial, column: str) -> None:
@@ -218,11 +237,15 @@ def _described(
     unseen = {n: asks["asked"] for n, asks in observed.items() if not asks["kinds"]}
     iov = {n: infer["iov"] for n, infer in occasions.items()}
     columns = tuple(infer["column"] for infer in occasions.values())
+    known = [m["infer"] for m in seen.values() if "levels" in m.get("infer", {})]
+    levels = {infer["column"]: infer["levels"] for infer in known}
+    for column in levels:
+        check_name(column)
     classes = _classes(observed)
     if classes:
         shape = (trial.n_subjects, 1, len(classes))
         sites["class_probability"] = Site("individual", ("subject", "class"), shape)
-    return Sites(sites, parameters, transforms, iov, unseen, classes), columns
+    return Sites(sites, parameters, transforms, iov, unseen, classes, levels), columns
 
 
 def _classes(observed: Mapping[str, Any]) -> tuple[str, ...]:

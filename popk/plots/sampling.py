@@ -111,7 +111,7 @@ def _scales(
     relative, spread, signed = scales.values()
     for name in names:
         positive = draws[name].min() > 0 and kind(name) != "corr"
-        if kind(name) in ("omega", "gamma"):
+        if kind(name) in ("omega", "gamma", "tau"):
             (spread if scale_of(name, posterior) == "log" else signed).append(name)
         else:
             (relative if positive else signed).append(name)

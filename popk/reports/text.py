@@ -26,6 +26,7 @@ HEADINGS = {
     "effect": "Other effects",
     "omega": "Inter-individual variability",
     "gamma": "Inter-occasion variability",
+    "tau": "Variability between groups",
     "corr": "Correlations of random effects",
     "sigma": "Residual error",
 }

@@ -173,7 +173,7 @@ def metabolizers(trial):
     """Oral drug, one compartment: a third clear it six times slower."""
     share = numpyro.sample("share_poor", dist.Beta(2, 2))
     CL = numpyro.sample("CL_pop", popk.lognormal(4, cv=0.5))  # L/h
-    ratio = numpyro.sample("CL_ratio", popk.lognormal(5, cv=0.5))
+    ratio = numpyro.sample("CL_ratio", popk.lognormal(5, cv=0.3))
     V = numpyro.sample("V_pop", popk.lognormal(30, cv=0.5))  # L
     p = popk.individual(trial, CL=CL, V=V, correlated=False, omega=0.3)
     mix = popk.mixture(trial, {"extensive": 1 - share, "poor": share})
@@ -259,6 +259,7 @@ class TestFit:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::popk.ConvergenceWarning")  # 400 draws are few for some
 def test_ninety_percent_intervals_hold_the_truth_in_about_ninety_percent_of_trials():
     held = []
     for seed in range(20):
