@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     )
     from popk.runs import Run, RunError, open_run, save_run
     from popk.simulation import predict, predict_at, prior_draws
-    from popk.trial import Trial, read_nonmem
+    from popk.trial import Trial, read_nonmem, replace_blq
     from popk.twins import Twin
     from popk.units import UnitError
     from popk.variability import box_cox, logit_between
@@ -94,6 +94,7 @@ _ROOMS = {
     "prior_shift": "diagnostics.learning",
     "proportional_error": "residual",
     "read_nonmem": "trial",
+    "replace_blq": "trial",
     "report": "reports.page",
     "route": "model.absorption",
     "save_run": "runs",
@@ -115,7 +116,7 @@ __all__ = [
     "horseshoe", "individual", "inverse_gaussian", "linear", "logit_between", "lognormal",
     "lognormal_error", "map_estimate", "mixture", "observe", "ode", "one_compartment", "open_run", "plots",
     "power_error", "predict", "predict_at", "prior", "prior_draws", "prior_shift",
-    "proportional_error", "read_nonmem", "report", "route", "save_run", "selection", "summary",
+    "proportional_error", "read_nonmem", "replace_blq", "report", "route", "save_run", "selection", "summary",
     "systems", "testing", "three_compartment", "transit", "two_compartment", "vpc", "weibull",
     "yeo_johnson_error", "zero_order",
 ]  # fmt: skip

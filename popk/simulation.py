@@ -169,7 +169,7 @@ def predict(
     levels["PRED"] = labelled({"IPRED": pred}, sites, trial, ("sample",), everyone)["IPRED"]
     for values in levels.data_vars.values():
         values.attrs["units"] = trial.units["DV"]
-    measured = trial.observations.measured & ~trial.observations.below
+    measured = trial.observations.exact
     observed = {"DV": np.where(measured, trial.observations.value, np.nan)}
     tree = xr.DataTree.from_dict(
         {

@@ -303,6 +303,8 @@ def _with_times(patient: Trial, times: np.ndarray) -> Trial:
         "CMT": 0,
         "BLQ": 0,
         "LLOQ": np.nan,
+        "ALQ": 0,
+        "ULOQ": np.nan,
         "ROW": _ASKED,
         "TIME": asked,
     }
@@ -358,7 +360,7 @@ def _converted(records: Trial, patient: Trial) -> pd.DataFrame:
             [Problem(n, f"{n} is missing; the twin's records have it") for n in missing],
         )
     by = {n: factor(theirs[n], mine[n]) for n in mine if n in theirs}
-    by |= {"II": by["TIME"], "RATE": by["AMT"] / by["TIME"], "LLOQ": by["DV"]}
+    by |= {"II": by["TIME"], "RATE": by["AMT"] / by["TIME"], "LLOQ": by["DV"], "ULOQ": by["DV"]}
     for name, multiple in by.items():
         frame[name] = frame[name] * multiple
     return frame

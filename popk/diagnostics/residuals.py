@@ -48,7 +48,7 @@ def predictions(simulated: xr.DataTree, trial: Trial) -> xr.Dataset:
         )
     same_records(simulated, trial)
     group, o = simulated["posterior_predictive"].dataset, trial.observations
-    seen = np.flatnonzero(np.asarray(o.measured & ~o.below))
+    seen = np.flatnonzero(np.asarray(o.exact))
     chosen = group[["PRED", "IPRED"]].isel(observation=seen)
     result = chosen.median("sample").assign(DV=("observation", np.asarray(o.value)[seen]))
     for values in result.data_vars.values():
@@ -111,7 +111,7 @@ def _scale(group: xr.Dataset, trial: Trial) -> np.ndarray | float:
     o, scale = trial.observations, group["error_scale"].median(["chain", "draw"])
     if "record" in scale.dims:
         raise ModelError("IWRES needs a scale of the error that is constant in each subject")
-    return scale.values[np.asarray(o.subject)[np.asarray(o.measured & ~o.below)]]
+    return scale.values[np.asarray(o.subject)[np.asarray(o.exact)]]
 
 
 def _error(names: tuple[str, ...]) -> ResidualError:

@@ -34,7 +34,7 @@ class _Levels(NamedTuple):
     ----------
     time : Float[ndarray, "observation"]
     observed : Float[ndarray, "observation"]
-        NaN where the level is below the limit of quantification.
+        NaN where the level is below or above a limit of quantification.
     simulated : Float[ndarray, "sample observation"]
         NaN where a simulated level would not have been quantified.
     ids : ndarray of str
@@ -58,8 +58,8 @@ def vpc(
     r"""Return observed percentiles of the levels in bins of TIME, and what the model says of them.
 
     Levels below the limit of quantification are left out, and so are simulated levels that fall
-    below the limit of their record. With prediction correction each level is brought to the
-    typical prediction of its bin [2]_,
+    below the limit of their record; and the same above an upper limit. With prediction correction
+    each level is brought to the typical prediction of its bin [2]_,
 
     .. math:: y^{pc}_{ij} = y_{ij}\,\widetilde{PRED}_{bin} / PRED_{ij}
 
@@ -180,9 +180,10 @@ def same_records(simulated: xr.DataTree, trial: Trial) -> None:
 
 
 def _levels(simulated: xr.DataTree, trial: Trial, measured: np.ndarray) -> _Levels:
-    """Return the levels that count, those below the limit of quantification NaN."""
+    """Return the levels that count, those that are not known exactly NaN."""
     o, group = trial.observations, simulated["posterior_predictive"].dataset
-    observed = np.where(o.below, np.nan, o.value)[measured]
+    _refuse_intervals(trial)
+    observed = np.where(o.below | o.above, np.nan, o.value)[measured]
     drawn = group["DV"].transpose("sample", "observation").values[:, measured]
     if not np.isfinite(drawn).all():
         failed = 100 * (1 - np.isfinite(drawn).all(axis=0).mean())
@@ -190,25 +191,40 @@ def _levels(simulated: xr.DataTree, trial: Trial, measured: np.ndarray) -> _Leve
             f"the model has no finite prediction of {failed:.3g}% of the levels in some "
             f"draw; look at these with popk.predict, and tighten vague priors"
         )
-    limit = _limits(trial)[measured]
+    low, high = _limits(trial, "LLOQ", -np.inf)[measured], _limits(trial, "ULOQ", np.inf)[measured]
     return _Levels(
         time=group["TIME"].values[measured],
         observed=observed,
-        simulated=np.where(drawn < limit, np.nan, drawn),
+        simulated=np.where((drawn < low) | (drawn > high), np.nan, drawn),
         ids=group["ID"].values[measured],
     )
 
 
-def _limits(trial: Trial) -> np.ndarray:
-    """Return each observation's limit of quantification, minus infinity where there is none.
+def _refuse_intervals(trial: Trial) -> None:
+    """Refuse levels known to lie in an interval that does not begin at 0: they have no percentile."""
+    o = trial.observations
+    inside = np.flatnonzero(o.measured & o.below & o.above & (o.upper > 0))
+    if inside.size:
+        rows = trial.host.frame[trial.host.frame["EVID"].eq(0)].iloc[inside]
+        raise ModelError(
+            f"{len(rows)} levels are known to lie in an interval only, the first on row "
+            f"{rows['ROW'].iloc[0]}; percentiles of them do not exist: set MDV 1 there for a VPC"
+        )
+
+
+def _limits(trial: Trial, column: str, none: float) -> np.ndarray:
+    """Return each observation's limit of quantification; `none` where there is no limit.
 
     A record without a limit of its own has the trial's most common one: where only levels below the
     limit carry it, the others were measured with the same assay.
     """
     frame = trial.host.frame
-    limit = frame.loc[frame["EVID"] == 0, "LLOQ"].to_numpy()
+    rows = frame[frame["EVID"].eq(0)]
+    limit = rows[column].to_numpy()
+    if column == "ULOQ":  # of an interval from 0 it is no upper limit
+        limit = np.where(rows["BLQ"].eq(1), np.nan, limit)
     own, counts = np.unique(limit[~np.isnan(limit)], return_counts=True)
-    common = own[counts.argmax()] if own.size else -np.inf
+    common = own[counts.argmax()] if own.size else none
     return np.where(np.isnan(limit), common, limit)
 
 

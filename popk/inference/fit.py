@@ -253,7 +253,7 @@ def _tree(
     measured = np.asarray(trial.observations.measured)
     leading = ("chain", "draw")
     level = {"DV": values.pop("log_likelihood")}
-    levels = np.where(trial.observations.below, np.nan, trial.observations.value)
+    levels = np.where(trial.observations.exact, trial.observations.value, np.nan)
     posterior = labelled(values, sites, trial, leading, measured)
     posterior.attrs["fixed"] = [n for n in kept if _is_fixed(n, sites)]
     posterior.attrs["transforms"] = json.dumps(sites.transforms)

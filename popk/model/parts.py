@@ -78,7 +78,7 @@ def observe(
     time = trial.time if error.autocorrelated else None
     each = [
         Residual(f[o.subject, o.record], sigmas, error, o, own, trial.design.below,
-                 scale=scale, time=time) for f in predictions
+                 scale=scale, time=time, above=trial.design.above) for f in predictions
     ]  # fmt: skip
     asked = " ".join(f"{n} {v}" for n, v in (("DVID", DVID), ("CMT", CMT)) if v is not None)
     infer: dict[str, Any] = {"kinds": kinds, "asked": asked}

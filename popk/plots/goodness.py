@@ -53,7 +53,7 @@ def individual_fits(
     -------
     Figure
         One panel a subject, all with the same axis of levels, and of time unless most subjects end
-        long before the last one. A level below the limit of quantification is a triangle at its
+        long before the last one. A level below or above a limit of quantification is a triangle at its
         limit.
 
     Raises
@@ -100,7 +100,7 @@ def _heights(
 ) -> tuple[float, float]:
     """Return what all panels span in level: what was observed, and the band of new levels."""
     o = trial.observations
-    shown = np.where(o.below, o.limit, o.value)[np.asarray(o.measured)]
+    shown = np.where(o.above, o.upper, np.where(o.below, o.limit, o.value))[np.asarray(o.measured)]
     high = np.quantile(group["DV"].values, tails[1], axis=0)
     top = 1.05 * float(max(shown.max(initial=0.0), high.max()))
     if log:  # down to the lowest level: bands may reach 0 and below
@@ -160,13 +160,17 @@ def _levels(ax: Axes, trial: Trial, subject: int) -> None:
     o = trial.observations
     own = np.asarray(o.measured) & (np.asarray(o.subject) == subject)
     time = np.asarray(trial.time)[subject, np.asarray(o.record)]
-    below = np.asarray(o.below)
-    seen, hidden = own & ~below, own & below
-    value, limit = np.asarray(o.value), np.asarray(o.limit)
-    ax.scatter(time[seen], value[seen], zorder=3, label="observed", **POINTS)
-    if below.any():
-        name = "below the limit of quantification"
-        ax.scatter(time[hidden], limit[hidden], zorder=3, marker="v", label=name, **POINTS)
+    seen = own & np.asarray(o.exact)
+    ax.scatter(time[seen], np.asarray(o.value)[seen], zorder=3, label="observed", **POINTS)
+    for hidden, limit, marker, name in (
+        (o.below, o.limit, "v", "below the limit of quantification"),
+        (o.above, o.upper, "^", "above the upper limit of quantification"),
+    ):
+        if np.any(hidden):
+            rows = own & np.asarray(hidden)
+            ax.scatter(
+                time[rows], np.asarray(limit)[rows], zorder=3, marker=marker, label=name, **POINTS
+            )
 
 
 def observed_predicted(simulated: xr.DataTree, trial: Trial, *, log: bool = False) -> Figure:

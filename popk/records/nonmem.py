@@ -37,17 +37,21 @@ DEFAULTS = {
     "MDV": None,
     "BLQ": 0.0,
     "LLOQ": np.nan,
+    "ALQ": 0.0,
+    "ULOQ": np.nan,
+    "CENS": 0.0,
+    "LIMIT": np.nan,
 }
+#: The columns of checked records: what CENS and LIMIT say, BLQ, LLOQ, ALQ and ULOQ say as well.
+KEPT = tuple(name for name in DEFAULTS if name not in ("CENS", "LIMIT"))
 REQUIRED = ("ID", "TIME", "DV")
-_INTEGER = ("EVID", "ADDL", "SS", "CMT", "DVID", "MDV", "BLQ")
+_INTEGER = ("EVID", "ADDL", "SS", "CMT", "DVID", "MDV", "BLQ", "ALQ", "CENS")
 
 #: Columns that would change what a record means, and that popk cannot honor.
 FOREIGN = {
     "DATE": "clock times are not read; give TIME as elapsed time and drop DATE",
     "CONT": "continued records are not read; write one row per record",
     "CALL": "CALL is not supported; remove the column",
-    "CENS": "Monolix censoring is not read; give BLQ (0 or 1) and LLOQ",
-    "LIMIT": "Monolix censoring is not read; give BLQ (0 or 1) and LLOQ",
 }
 
 
@@ -57,8 +61,8 @@ class Records(NamedTuple):
     Attributes
     ----------
     frame : DataFrame
-        One row per record in file order: the columns of `DEFAULTS`, ROW (file line or index
-        label) and the covariates, all numbers but ID.
+        One row per record in file order: the columns of `KEPT`, ROW (file line or index label) and
+        the covariates, all numbers but ID.
     original : DataFrame
         The table as it came.
     covariates : tuple of str
@@ -183,7 +187,8 @@ def check_records(
     broken = problems(frame, [*RULES, *missing])
     if broken:
         raise DataError(where, broken)
-    frame = frame[["ROW", *DEFAULTS, *covariates]].astype(dict.fromkeys(_INTEGER, int))
+    whole = dict.fromkeys((n for n in _INTEGER if n in KEPT), int)
+    frame = frame[["ROW", *KEPT, *covariates]].astype(whole)
     return Records(frame, original, covariates, names)
 
 
@@ -196,9 +201,12 @@ def _names(
     names: dict[str, str] = {}
     for name in DEFAULTS:
         wanted = columns.get(name, name)
-        alike = [h for h in have if h == wanted]
+        taken = {c for n, c in columns.items() if n in DEFAULTS} - {
+            wanted
+        }  # CENS may stand for BLQ
+        alike = [h for h in have if h == wanted and h not in taken]
         if not alike and name not in columns:  # lower-case headers are common
-            alike = [h for h in have if h.upper() == name]
+            alike = [h for h in have if h.upper() == name and h not in taken]
         if len(set(alike)) > 1:
             says = f"columns {', '.join(alike)} could both be {name}; name one with "
             found.append(Problem(name, f"{says}columns={{'{name}': ...}}"))
@@ -302,4 +310,19 @@ def _defaults(frame: pd.DataFrame) -> pd.DataFrame:
     other = frame["MDV"].eq(1)
     frame["EVID"] = frame["EVID"].fillna(pd.Series(np.select([dosed, other], [1.0, 2.0], 0.0)))
     frame["MDV"] = frame["MDV"].fillna(frame["EVID"].ne(0).astype(float))
+    return _censored(frame)
+
+
+def _censored(frame: Any) -> pd.DataFrame:
+    """Say in BLQ, LLOQ, ALQ and ULOQ what Monolix's CENS and LIMIT say (rules refuse both at once)."""
+    own = frame["BLQ"].ne(0) | frame["ALQ"].ne(0)
+    for sign, flag, limit, far_flag, far_limit in (
+        (1, "BLQ", "LLOQ", "ALQ", "ULOQ"),
+        (-1, "ALQ", "ULOQ", "BLQ", "LLOQ"),
+    ):
+        rows = frame["CENS"].eq(sign) & ~own
+        frame.loc[rows, flag] = 1.0
+        frame.loc[rows, limit] = frame["DV"][rows]
+        frame.loc[rows, far_flag] = frame["LIMIT"][rows].notna().astype(float)
+        frame.loc[rows, far_limit] = frame["LIMIT"][rows]
     return frame

@@ -157,7 +157,12 @@ RULES = (
     Rule(
         "an observation has a level",
         "DV",
-        lambda f: f["EVID"].eq(0) & f["MDV"].eq(0) & f["DV"].isna() & f["BLQ"].eq(0),
+        lambda f: (
+            f["EVID"].eq(0)
+            & f["MDV"].eq(0)
+            & f["DV"].isna()
+            & ((f["BLQ"].eq(0) & f["ALQ"].eq(0)) | f["CENS"].ne(0))
+        ),
         "DV is missing on an observation; set MDV 1, or give LLOQ and BLQ 1",
     ),
     Rule(
@@ -171,5 +176,49 @@ RULES = (
         "LLOQ",
         lambda f: f["BLQ"].eq(1) & ~f["LLOQ"].gt(0),
         "LLOQ is {LLOQ} where BLQ is 1; give the limit of quantification",
+    ),
+    Rule(
+        "ALQ is 0 or 1",
+        "ALQ",
+        lambda f: ~f["ALQ"].isin([0, 1]),
+        "ALQ is {ALQ}; use 1 for a level above the upper limit of quantification, 0 if not",
+    ),
+    Rule(
+        "a level above the upper limit has a limit",
+        "ULOQ",
+        lambda f: f["ALQ"].eq(1) & f["ULOQ"].isna(),
+        "ULOQ is missing where ALQ is 1; give the upper limit of quantification",
+    ),
+    Rule(
+        "an interval has its ends in order",
+        "ULOQ",
+        lambda f: f["BLQ"].eq(1) & f["ALQ"].eq(1) & f["ULOQ"].ge(f["LLOQ"]),
+        "a level is above ULOQ {ULOQ} and below LLOQ {LLOQ}, where nothing is; give the ends of its "
+        "interval, or BLQ or ALQ 0",
+    ),
+    Rule(
+        "CENS is known",
+        "CENS",
+        lambda f: ~f["CENS"].isin([-1, 0, 1]),
+        "CENS is {CENS}; use 1 where the level is below DV, -1 where it is above DV, 0 if it is known",
+    ),
+    Rule(
+        "a level is censored once",
+        "CENS",
+        lambda f: (
+            f["CENS"].isin([-1, 1])
+            & ~(
+                f["BLQ"].where(f["CENS"].eq(1), f["ALQ"]).eq(1)
+                & f["LLOQ"].where(f["CENS"].eq(1), f["ULOQ"]).eq(f["DV"])
+            )
+            & f["DV"].notna()
+        ),
+        "CENS is {CENS} beside BLQ {BLQ} and ALQ {ALQ}; say it in one way: drop CENS, or BLQ and ALQ",
+    ),
+    Rule(
+        "only a censored level has the other end of an interval",
+        "LIMIT",
+        lambda f: f["CENS"].eq(0) & f["LIMIT"].notna() & f["EVID"].eq(0),
+        "LIMIT is {LIMIT} where CENS is 0; write . there, or CENS 1 or -1",
     ),
 )

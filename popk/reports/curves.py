@@ -8,7 +8,7 @@ from popk.trial import Trial
 #: What a record asks for that only wants a prediction.
 ASK = {
     "EVID": 0, "AMT": 0.0, "RATE": 0.0, "II": 0.0, "ADDL": 0, "SS": 0, "CMT": 0,
-    "DV": np.nan, "MDV": 1, "BLQ": 0, "LLOQ": np.nan,
+    "DV": np.nan, "MDV": 1, "BLQ": 0, "LLOQ": np.nan, "ALQ": 0, "ULOQ": np.nan,
 }  # fmt: skip
 
 

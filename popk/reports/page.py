@@ -181,6 +181,6 @@ def _figures(
 
 def _wide(trial: Trial) -> bool:
     o = trial.observations
-    level = np.asarray(o.value[o.measured & ~o.below & (o.value > 0)])
+    level = np.asarray(o.value[o.exact & (o.value > 0)])
     low, high = np.quantile(level, [0.05, 0.95]) if level.size else (1.0, 1.0)
     return bool(high > WIDE * low)

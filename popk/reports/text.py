@@ -76,7 +76,9 @@ def data(trial: Trial) -> dict[str, Any]:
         counts.append(("Amount of a dose", _spread(column["AMT"][dosed], units["AMT"])))
         infused = int((column["RATE"][dosed] > 0).sum())
         counts.append(("Infusions", f"{infused:,} of {int(dosed.sum()):,} dose records"))
-    seen = (column["EVID"] == 0) & (column["MDV"] == 0) & (column["BLQ"] == 0)
+    seen = (
+        (column["EVID"] == 0) & (column["MDV"] == 0) & (column["BLQ"] == 0) & (column["ALQ"] == 0)
+    )
     counts.append(("Level (DV)", _spread(column["DV"][seen], units["DV"])))
     begins = ~trial.host.frame["ID"].duplicated().to_numpy()
     covariates = []

@@ -14,7 +14,7 @@ References
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,15 +36,6 @@ from popk.trial import Array, Observations
 
 Level = Float[Array, " o"]
 Sigmas = Mapping[str, Float[Array, "..."]]
-
-
-class _Known(NamedTuple):
-    """Which levels are known to be below `limit`, and which above `upper`."""
-
-    below: Any
-    limit: Any
-    above: Any
-    upper: Any
 
 
 class Residual(dist.Distribution):
@@ -70,17 +61,14 @@ class Residual(dist.Distribution):
         variability of the residual error, sampled by the model [pure number].
     time : Float[Array, "subject record"], optional
         When each record was taken, needed by autocorrelated errors [unit of TIME].
-    above : Bool[Array, "observation"], optional
-        The levels that are only known to be above `upper`. One that is below its limit as well lies
-        in between: it is interval-censored.
-    upper : Float[Array, "observation"], optional
-        The upper limit of quantification, or the lower end of such an interval [unit of DV].
+    above : bool
+        Whether any level may be above its upper limit, or between two limits.
 
     Raises
     ------
     ValueError
-        Autocorrelated errors without `time` or with levels that may be censored, `above` without
-        `upper`, or a scale of another shape.
+        Autocorrelated errors without `time` or with levels that may be censored, or a scale of
+        another shape.
 
     References
     ----------
@@ -88,17 +76,8 @@ class Residual(dist.Distribution):
        PK/PD analyses. J Pharmacokinet Biopharm 23:651-672. doi:10.1007/BF02353466
     """
 
-    pytree_data_fields = (
-        "ipred",
-        "sigmas",
-        "observations",
-        "own",
-        "scale",
-        "time",
-        "above",
-        "upper",
-    )
-    pytree_aux_fields = ("error", "censored")
+    pytree_data_fields = ("ipred", "sigmas", "observations", "own", "scale", "time")
+    pytree_aux_fields = ("error", "censored", "above")
 
     def __init__(
         self,
@@ -111,25 +90,22 @@ class Residual(dist.Distribution):
         *,
         scale: Float[Array, "..."] | None = None,
         time: Float[Array, "s r"] | None = None,
-        above: Bool[Array, " o"] | None = None,
-        upper: Level | None = None,
+        above: bool = False,
     ):
-        if (above is None) != (upper is None):
-            raise ValueError("above and upper say together which levels lie above what; give both")
         if scale is not None and (jnp.ndim(scale) != 2 or jnp.shape(scale)[1] != 1):
             raise ValueError(
                 f"scale has the shape {jnp.shape(scale)}; it needs one value a subject, [subject, 1]"
             )
         if error.autocorrelated and time is None:
             raise ValueError("autocorrelated errors need the time of each record; give time=")
-        if error.autocorrelated and (censored or above is not None):
+        if error.autocorrelated and (censored or above):
             raise ValueError(
                 "autocorrelated errors were combined with levels that may lie below or above a limit; "
                 "leave those levels out (MDV 1), or take the error model without autocorrelated_error()"
             )
         self.ipred, self.sigmas, self.error, self.observations = ipred, sigmas, error, observations
         self.own, self.censored, self.scale, self.time = own, censored, scale, time
-        self.above, self.upper = above, upper
+        self.above = above
         super().__init__(batch_shape=jnp.shape(ipred))
 
     @property
@@ -178,10 +154,9 @@ class Residual(dist.Distribution):
             seen = truncated_information(*slopes, *self._ends(f))
         else:
             seen = information(*slopes, self._degrees)
-        if self.censored or self.above is not None:
-            known = self._known()
+        if self.censored or self.above:
             observed = jnp.maximum(self.curvature(), 0.0)
-            seen = jnp.where(known.below | known.above, observed, seen)
+            seen = jnp.where(self._inexact(), observed, seen)
         return jnp.where(self._counts(), seen, 0.0)
 
     def curvature(self) -> Level:
@@ -226,17 +201,14 @@ class Residual(dist.Distribution):
         # Where nothing is predicted and the error vanishes too, a level is below any limit for certain.
         o = self.observations
         certain = o.below & self._nothing()
-        if self.above is not None:
-            certain = certain & ~self.above
+        if self.above:
+            certain = certain & ~o.above
         return self.own & o.measured & ~certain
 
-    def _known(self) -> _Known:
+    def _inexact(self) -> Bool[Array, " o"]:
         o = self.observations
-        never = jnp.zeros(self.batch_shape, dtype=bool)
-        below = o.below if self.censored else never
-        if self.above is None:
-            return _Known(below, o.limit, never, o.limit)
-        return _Known(below, o.limit, self.above, self.upper)
+        below = o.below if self.censored else jnp.zeros(self.batch_shape, dtype=bool)
+        return below | o.above if self.above else below
 
     def _safe_ipred(self) -> Level:
         # What does not count must not make a NaN gradient either: before the first dose f is 0.
@@ -275,8 +247,7 @@ class Residual(dist.Distribution):
         return correlated(noise, self._links(self.own)) if self.error.autocorrelated else noise
 
     def _log_prob(self, f: Level, value: Level) -> Level:
-        g, counts, known = self.error.transform, self._counts(), self._known()
-        inexact = known.below | known.above
+        g, counts, inexact = self.error.transform, self._counts(), self._inexact()
         # What is recorded in place of a level that is not known must not make a NaN gradient.
         y = jnp.where(counts & ~inexact, value, 1.0)
         center, spread = self._center_spread(f)
@@ -288,29 +259,30 @@ class Residual(dist.Distribution):
         level = log_density(z, self._degrees) - jnp.log(width) + g.log_slope(y, self._shape)
         if g.positive or self.error.blq == "M4":
             level = jnp.where(y > 0, level, -jnp.inf)
-        if self.censored or self.above is not None:
-            level = jnp.where(inexact, self._log_within(f, known), level)
+        if self.censored or self.above:
+            level = jnp.where(inexact, self._log_within(f), level)
         if self._cut:
             level = level - log_between(*self._ends(f))
         return jnp.where(counts, level, 0.0)
 
-    def _log_within(self, f: Level, known: _Known) -> Level:
+    def _log_within(self, f: Level) -> Level:
         """Return the log-probability of being below the limit, above the upper one, or both."""
+        o = self.observations
         center, spread = self._center_spread(f)
 
         def standardized(where: Any, edge: Any) -> Level:
             y = jnp.where(where, edge, 1.0)
             return (self.error.transform.forward(y, self._shape) - center) / spread
 
-        low, high = standardized(known.above, known.upper), standardized(known.below, known.limit)
+        low, high = standardized(o.above, o.upper), standardized(o.below, o.limit)
         if self._cut:
             start, end = self._ends(f)
-            low, high = jnp.where(known.above, low, start), jnp.where(known.below, high, end)
+            low, high = jnp.where(o.above, low, start), jnp.where(o.below, high, end)
             return log_between(low, high)
         below = log_cdf(high, self._degrees)
-        if self.above is None:
+        if not self.above:
             return below
         above = log_cdf(-low, self._degrees)
-        both = known.above & known.below
+        both = o.above & o.below
         within = log_between(jnp.where(both, low, -1.0), jnp.where(both, high, 1.0), self._degrees)
-        return jnp.where(both, within, jnp.where(known.above, above, below))
+        return jnp.where(both, within, jnp.where(o.above, above, below))

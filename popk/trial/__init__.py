@@ -2,7 +2,17 @@
 
 from popk.trial.arrays import Array, Observations, Trial
 from popk.trial.design import Design, alike
+from popk.trial.limits import replace_blq
 from popk.trial.reading import read_nonmem
 from popk.trial.source import Source
 
-__all__ = ["Array", "Design", "Observations", "Source", "Trial", "alike", "read_nonmem"]
+__all__ = [
+    "Array",
+    "Design",
+    "Observations",
+    "Source",
+    "Trial",
+    "alike",
+    "read_nonmem",
+    "replace_blq",
+]

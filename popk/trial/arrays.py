@@ -39,6 +39,10 @@ class Observations(eqx.Module):
         Whether it is only known to be below `limit`.
     limit : Float[Array, "observation"]
         The limit of quantification; 1 where no level is below one.
+    above : Bool[Array, "observation"]
+        Whether it is only known to be above `upper`; one that is below `limit` as well lies in between.
+    upper : Float[Array, "observation"]
+        The upper limit of quantification; 1 where no level is above one.
     compartment, kind : Int[Array, "observation"]
         CMT and DVID.
     """
@@ -49,13 +53,20 @@ class Observations(eqx.Module):
     measured: Bool[Array, "*o"]
     below: Bool[Array, "*o"]
     limit: Float[Array, "*o"]
+    above: Bool[Array, "*o"]
+    upper: Float[Array, "*o"]
     compartment: Int[Array, "*o"]
     kind: Int[Array, "*o"]
+
+    @property
+    def exact(self) -> Bool[Array, "*o"]:
+        """Return whether each level counts with a value of its own, neither below nor above a limit."""
+        return self.measured & ~self.below & ~self.above
 
     def filled(self, size: int) -> "Observations":
         """Return these and so many levels that do not count as to make `size`."""
         fields = jax.tree.leaves(self)
-        blanks = (0, 0, 1.0, False, False, 1.0, 0, 0)
+        blanks = (0, 0, 1.0, False, False, 1.0, False, 1.0, 0, 0)
         return Observations(*(filled(x, size, b) for x, b in zip(fields, blanks, strict=True)))
 
 
@@ -255,6 +266,8 @@ class Trial(eqx.Module):
             own(o.measured, False),
             own(o.below, False),
             own(o.limit, 1.0),
+            own(o.above, False),
+            own(o.upper, 1.0),
             own(o.compartment, 0),
             own(o.kind, 0),
         )
@@ -367,14 +380,17 @@ def trial_of(source: Source) -> Trial:
 
 
 def _observations(rows: pd.DataFrame, subject: np.ndarray, record: np.ndarray) -> Observations:
-    below, measured = rows["BLQ"].eq(1).to_numpy(), rows["MDV"].eq(0).to_numpy()
+    below, above = rows["BLQ"].eq(1).to_numpy(), rows["ALQ"].eq(1).to_numpy()
+    measured = rows["MDV"].eq(0).to_numpy()
     return Observations(
         subject=subject,
         record=record,
-        value=np.where(measured & ~below, rows["DV"], 1.0),
+        value=np.where(measured & ~below & ~above, rows["DV"], 1.0),
         measured=measured,
         below=below,
         limit=np.where(below, rows["LLOQ"], 1.0),
+        above=above,
+        upper=np.where(above, rows["ULOQ"], 1.0),
         compartment=np.abs(rows["CMT"].to_numpy()),
         kind=rows["DVID"].to_numpy(),
     )

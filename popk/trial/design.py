@@ -27,6 +27,8 @@ class Design(NamedTuple):
         The compartments that are ever turned off.
     below : bool
         Whether any level is below the limit of quantification.
+    above : bool
+        Whether any level is above the upper limit of quantification.
     plain : bool
         Whether there are neither further doses nor infusions, so that each record is one event.
     doses, steady : int
@@ -52,6 +54,7 @@ class Design(NamedTuple):
     modeled_durations: tuple[int, ...] = ()
     turned_off: tuple[int, ...] = ()
     below: bool = True
+    above: bool = False
     plain: bool = False
     doses: int = 0
     steady: int = 0
@@ -132,6 +135,7 @@ def design_of(
         modeled_durations=numbers(dosed & frame["RATE"].eq(MODELED_DURATION)),
         turned_off=numbers(~dosed & frame["CMT"].lt(0)),
         below=bool(frame["BLQ"].eq(1).any()),
+        above=bool(frame["ALQ"].eq(1).any()),
         plain=not bool((dosed & (frame["RATE"].ne(0) | frame["ADDL"].gt(0))).any()),
         doses=most(dosed),
         steady=most(steady),

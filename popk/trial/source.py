@@ -61,6 +61,7 @@ class Source(NamedTuple):
                 "levels": int(observed.sum()),
                 "levels a subject": f"{per_subject.min()} to {per_subject.max()}",
                 "below the limit of quantification": int((observed & f["BLQ"].eq(1)).sum()),
+                **_above(int((observed & f["ALQ"].eq(1)).sum())),
                 "time": f"{f['TIME'].min():g} to {f['TIME'].max():g} {self.units['TIME']}",
             }
         )
@@ -81,3 +82,8 @@ class Source(NamedTuple):
             f"<b>Trial</b> {escape(self.name)}<table>{counts}</table>"
             f"{shown.to_html(index=False, border=0)}"
         )
+
+
+def _above(count: int) -> dict[str, int]:
+    """Return the count of levels above the upper limit, where there are any: few trials have them."""
+    return {"above the upper limit of quantification": count} if count else {}

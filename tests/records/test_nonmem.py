@@ -22,6 +22,10 @@ COLUMNS = (
     "MDV",
     "BLQ",
     "LLOQ",
+    "ALQ",
+    "ULOQ",
+    "CENS",
+    "LIMIT",
 )
 
 
@@ -186,6 +190,34 @@ TRIGGERS = {
         [dose(), level(BLQ=1, DV=".")],
         "row 3  ID 1  TIME 1  LLOQ is missing where BLQ is 1; give the limit of quantification",
     ),
+    "ALQ is 0 or 1": (
+        [dose(), level(ALQ=2)],
+        "row 3  ID 1  TIME 1  ALQ is 2; use 1 for a level above the upper limit of quantification, 0 "
+        "if not",
+    ),
+    "a level above the upper limit has a limit": (
+        [dose(), level(ALQ=1, DV=".")],
+        "row 3  ID 1  TIME 1  ULOQ is missing where ALQ is 1; give the upper limit of quantification",
+    ),
+    "an interval has its ends in order": (
+        [dose(), level(BLQ=1, LLOQ=2, ALQ=1, ULOQ=2)],
+        "row 3  ID 1  TIME 1  a level is above ULOQ 2 and below LLOQ 2, where nothing is; give the "
+        "ends of its interval, or BLQ or ALQ 0",
+    ),
+    "CENS is known": (
+        [dose(), level(CENS=2)],
+        "row 3  ID 1  TIME 1  CENS is 2; use 1 where the level is below DV, -1 where it is above DV, 0 "
+        "if it is known",
+    ),
+    "a level is censored once": (
+        [dose(), level(CENS=1, BLQ=1, LLOQ=0.5)],
+        "row 3  ID 1  TIME 1  CENS is 1 beside BLQ 1 and ALQ 0; say it in one way: drop CENS, or BLQ "
+        "and ALQ",
+    ),
+    "only a censored level has the other end of an interval": (
+        [dose(), level(LIMIT=1)],
+        "row 3  ID 1  TIME 1  LIMIT is 1 where CENS is 0; write . there, or CENS 1 or -1",
+    ),
 }
 
 
@@ -225,7 +257,9 @@ def test_the_row_before_the_bad_one_is_fine(name, check):
         dose(SS=2, AMT=0, RATE=-1), dose(EVID=2, AMT=".", CMT=-1), level(CMT=-1), level(DVID=2),
         level(EVID=2, MDV=1), level(MDV=1), level(DV=".", MDV=1), level(BLQ=1, LLOQ=0.1, DV="."),
         level(BLQ=1, LLOQ=0.1), level(CMT=1), level(TIME=0), level(DV=0), level(DV=-0.1),
-        level(BLQ=0, LLOQ=0),
+        level(BLQ=0, LLOQ=0), level(ALQ=1, ULOQ=50, DV="."), level(BLQ=1, LLOQ=5, ALQ=1, ULOQ=2),
+        level(CENS=1), level(CENS=-1), level(CENS=1, LIMIT=0), level(CENS=-1, LIMIT=9),
+        level(CENS=1, BLQ=1, LLOQ=5),
     ],
     ids=str,
 )  # fmt: skip
@@ -399,6 +433,23 @@ def test_a_column_that_would_change_the_meaning_of_a_record_is_refused(name, wri
 def test_a_foreign_column_that_is_named_for_a_standard_one_is_taken_for_it(check):
     text = "ID,TIME,DV,CENS,LLOQ\n1,0,.,1,0.5\n1,1,5,0,0.5\n"
     assert check(text, columns={"BLQ": "CENS"}).frame["BLQ"].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        (level(CENS=1), [1, 5, 0, np.nan]),
+        (level(CENS=1, LIMIT=2), [1, 5, 1, 2]),
+        (level(CENS=-1), [0, np.nan, 1, 5]),
+        (level(CENS=-1, LIMIT=9), [1, 9, 1, 5]),
+        (level(CENS=0), [0, np.nan, 0, np.nan]),
+    ],
+    ids=str,
+)
+def test_censoring_as_monolix_writes_it_is_read(row, says, check):
+    frame = check(file_text(dose(), row)).frame
+    np.testing.assert_array_equal(frame[["BLQ", "LLOQ", "ALQ", "ULOQ"]].iloc[1].astype(float), says)
+    assert "CENS" not in frame
 
 
 def test_lower_case_headers_are_read(check):
@@ -596,7 +647,7 @@ def test_an_amount_of_a_point_is_none(check):
 
 def test_the_checked_table_has_every_standard_column_as_numbers(check):
     frame = check("ID,TIME,DV,WT\n1,0,5,70\n", covariates=["WT"]).frame
-    assert set(frame.columns) == {*DEFAULTS, "ROW", "WT"}
+    assert set(frame.columns) == {*DEFAULTS, "ROW", "WT"} - {"CENS", "LIMIT"}
     assert {str(frame[c].dtype) for c in ("EVID", "ADDL", "SS", "CMT", "DVID", "MDV", "BLQ")} == {
         "int64"
     }

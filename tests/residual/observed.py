@@ -6,7 +6,17 @@ from popk.residual import Residual
 from popk.trial import Observations
 
 
-def observations(n, measured=True, below=False, limit=1.0, value=1.0, subject=0, record=None):
+def observations(
+    n,
+    measured=True,
+    below=False,
+    limit=1.0,
+    above=False,
+    upper=1.0,
+    value=1.0,
+    subject=0,
+    record=None,
+):
     """Return n levels of which each may be given by one value for all or one for each."""
 
     def full(x, dtype):
@@ -19,6 +29,8 @@ def observations(n, measured=True, below=False, limit=1.0, value=1.0, subject=0,
         measured=full(measured, bool),
         below=full(below, bool),
         limit=full(limit, float),
+        above=full(above, bool),
+        upper=full(upper, float),
         compartment=full(0, int),
         kind=full(0, int),
     )

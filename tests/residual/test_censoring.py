@@ -73,9 +73,8 @@ def test_sampled_levels_of_m4_are_positive_and_have_the_moments_of_a_cut_normal(
 
 
 def outside(error, sigmas, below, above, limit=0.8, upper=3.0):
-    upper = jnp.full(4, upper)
-    options = {"above": jnp.full(4, above), "upper": upper}
-    given = {"below": below, "limit": limit, "options": options}
+    given = {"below": below, "limit": limit, "above": above, "upper": upper}
+    given["options"] = {"above": True}
     return levels(error, sigmas, PREDICTED, **given).log_prob(jnp.asarray(LEVELS))
 
 
@@ -113,17 +112,13 @@ def test_levels_that_are_not_above_a_limit_are_as_without_one():
 @pytest.mark.parametrize("sds", [-50, 50])
 def test_the_gradient_lives_far_from_the_upper_limit(sds):
     s, upper = 0.7, 30.0
-    options = {"above": jnp.asarray([True]), "upper": jnp.asarray([upper])}
+    options = {"above": True}
 
     def total(f):
-        return levels(*MODELS["additive"][:2], f, options=options).log_prob(jnp.ones(1)).sum()
+        found = levels(*MODELS["additive"][:2], f, above=True, upper=upper, options=options)
+        return found.log_prob(jnp.ones(1)).sum()
 
     value, gradient = jax.value_and_grad(total)(jnp.asarray([upper + sds * s]))
     hazard = np.exp(stats.norm.logpdf(sds) - stats.norm.logcdf(sds)) / s
     assert float(value) == pytest.approx(stats.norm.logcdf(sds), rel=1e-9)
     assert float(gradient[0]) == pytest.approx(hazard, rel=1e-9)
-
-
-def test_above_without_upper_is_refused():
-    with pytest.raises(ValueError, match="give both"):
-        levels(*M4, [1.0], options={"above": jnp.asarray([True])})
