@@ -25,7 +25,7 @@ import xarray as xr
 
 from popk.inference.compilation import keep_compiled
 from popk.inference.importance import PER_POPULATION_DRAW, resampled, smoothed, weighted
-from popk.inference.laplace import class_probability, individual_layout, individualized
+from popk.inference.laplace import individual_layout, individualized
 from popk.model.sites import Model, ModelError, describe, values_of
 from popk.records.table import DataError, Problem
 from popk.simulation import posterior_values
@@ -114,13 +114,16 @@ class Twin:
         key_draw, key_keep = jax.random.split(jax.random.key(self.seed))
         keys = jax.random.split(key_draw, len(next(iter(population.values()))))
         plan = individual_layout(self.model, arrays)
-        positions, log_weights = weighted(self.model, plan, arrays, population, keys)
+        count = len(sites.classes)
+        positions, log_weights = weighted(self.model, plan, arrays, population, keys, count)
         weights, pareto_k = smoothed(np.asarray(log_weights).ravel())
         chosen = resampled(weights, _KEPT, key_keep)
-        draws = {n: v[chosen // PER_POPULATION_DRAW] for n, v in population.items()}
+        each = log_weights[0].size
+        draws = {n: v[chosen // each] for n, v in population.items()}
         draws["vector"] = np.asarray(positions).reshape(len(weights), -1)[chosen]
-        if sites.classes:
-            draws["class_probability"] = np.asarray(_classes(self.model, plan, arrays, draws))
+        if count:  # each draw is of one class
+            own = chosen % each // PER_POPULATION_DRAW
+            draws["class_probability"] = np.eye(count)[own][:, None, None]
         self.__dict__.update(pareto_k=pareto_k, ess=float(1 / np.sum(weights**2)), _draws=draws)
         if not pareto_k <= MAX_PARETO_K:
             warnings.warn(
@@ -250,16 +253,6 @@ class Twin:
             low, middle, high = np.quantile(draws, [0.05, 0.5, 0.95])
             lines.append(f"  {name} {middle:.3g} ({low:.3g} to {high:.3g})")
         return "\n".join(lines)
-
-
-@partial(jax.jit, static_argnames=("model", "plan"))
-def _classes(model, plan, arrays, draws):
-    """Return the probability of each class of a mixture for each draw."""
-
-    def one(values):
-        return class_probability(model, plan, arrays, values, values["vector"])
-
-    return jax.lax.map(one, draws, batch_size=250)
 
 
 @partial(jax.jit, static_argnames=("model", "plan"))

@@ -137,5 +137,9 @@ def _shrinkage(name: str, median: float, posterior: xr.DataTree) -> float:
     parameter = name.removeprefix("omega_")
     if parameter == name or "eta" not in group or parameter not in group["parameter"].values:
         return np.nan
+    if (
+        "class" in group["eta"].dims
+    ):  # those of the classes that a subject is not of are the prior's
+        return np.nan
     means = group["eta"].sel(parameter=parameter).mean(("chain", "draw")).values
     return float(100 * (1 - means.std(ddof=1) / median)) if means.size > 1 else np.nan

@@ -19,8 +19,8 @@ PER_POPULATION_DRAW = 8  # individual draws for each population draw
 _FREEDOM = 5
 
 
-@partial(jax.jit, static_argnames=("model", "plan"))
-def weighted(model, plan, arrays, population, keys):
+@partial(jax.jit, static_argnames=("model", "plan", "classes"))
+def weighted(model, plan, arrays, population, keys, classes=0):
     """Return draws of one subject's random effects for each population draw, and their log weights.
 
     Parameters
@@ -31,20 +31,22 @@ def weighted(model, plan, arrays, population, keys):
         Population values, each [population draw, ...].
     keys : PRNGKey
         One for each population draw.
+    classes : int
+        How many classes the subject may be of by the model's mixture; each has proposals of its own,
+        since what is likely in one need not be in another.
 
     Returns
     -------
-    vectors : Float[Array, "p d k"]
-        d draws for each population draw.
-    log_weights : Float[Array, "p d"]
+    vectors : Float[Array, "p c d k"]
+        d draws for each population draw and class.
+    log_weights : Float[Array, "p c d"]
     """
 
     def joint(values, vector):
         parts = terms(model, plan, arrays, values, vector)
         return parts.prior + parts.likelihood
 
-    def one(x):
-        values, key = x
+    def one(values, key):
         mode = find_mode(
             model, plan, arrays, values, jnp.zeros(plan.size), tolerance=1e-3, max_steps=30
         )
@@ -55,7 +57,14 @@ def weighted(model, plan, arrays, population, keys):
         weights = jax.vmap(partial(joint, values))(vectors) - proposal
         return vectors, jnp.where(jnp.isnan(weights), -jnp.inf, weights)
 
-    return jax.vmap(one)((population, keys))
+    def each_class(x):
+        values, key = x
+        if not classes:
+            return jax.tree.map(lambda found: found[None], one(values, key))
+        considered = jnp.eye(classes)[:, None]
+        return jax.vmap(lambda c: one({**values, "class_considered": c}, key))(considered)
+
+    return jax.vmap(each_class)((population, keys))
 
 
 def _heavy_tailed(key, count, size):

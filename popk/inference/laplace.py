@@ -31,7 +31,7 @@ from numpyro.distributions import biject_to
 from numpyro.primitives import Messenger
 
 from popk.inference.density import Layout, Vector, layout
-from popk.model.levels import Curvatures, class_probability_of, curvatures_of, levels_of
+from popk.model.levels import Curvatures, curvatures_of, levels_of
 from popk.model.sites import Model, ModelError, describe
 from popk.trial import Trial
 
@@ -99,15 +99,6 @@ def terms(
         (jnp.sum(trace[n]["fn"].log_prob(trace[n]["value"])) for n in own), jnp.zeros(())
     ) + sum(jacobians, jnp.zeros(()))
     return Terms(prior, levels_of(trace).log_prob.sum(), curvatures_of(trace))
-
-
-def class_probability(
-    model: Model, plan: Layout, arrays: Trial, population: Mapping[str, Any], vector: Vector
-) -> Float[Array, "s 1 k"]:
-    """Return the probability of each class of a mixture at random effects, see `terms`."""
-    given, _ = individualized(model, plan, population, vector)
-    trace = handlers.trace(handlers.seed(given, jax.random.key(0))).get_trace(arrays)
-    return class_probability_of(trace)
 
 
 class _Enough(Exception):  # noqa: N818 - no error: all that is asked for has been seen

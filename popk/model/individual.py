@@ -2,6 +2,7 @@
 
 from collections import namedtuple
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,8 +10,8 @@ import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
-from popk.model.groups import Group
 from popk.model.groups import groups as model_groups
+from popk.model.mixtures import Mixture
 from popk.model.sites import ModelError, by_subject, check_parameter, known_or_sampled
 from popk.priors import Fixed, Prior, half_normal
 from popk.trial import Trial
@@ -34,6 +35,7 @@ def individual(
     iov: Mapping[str, Sequence[str] | Mapping[str, Prior]] | None = None,
     groups: Mapping[str, Sequence[str] | Mapping[str, Prior]] | None = None,
     levels: Mapping[str, Sequence[float]] | None = None,
+    classes: Mixture | None = None,
     **typical: Typical,
 ) -> Any:
     r"""Return each subject's own parameters around their typical values.
@@ -77,14 +79,18 @@ def individual(
     levels : mapping of column to numbers, optional
         The groups that there are, ``{"STUDY": (1, 2, 3)}``; a trial with another one is refused. One
         of which the trial has no subject stands for a new study: its effect is drawn from the others'.
+    classes : Mixture, optional
+        A `popk.mixture`. Each class then has random effects of its own, ``eta`` (subject, class,
+        parameter), of one distribution.
     **typical : Float[Array, "subject record"], [subject, 1] or scalar
-        The covariate-adjusted typical value of each parameter, in the domain of h, under its name.
+        The covariate-adjusted typical value of each parameter, in the domain of h, under its name; one
+        for each class where they differ, ``{"fast": CL, "slow": CL / ratio}``.
 
     Returns
     -------
     namedtuple
         ``p.CL`` and so on, of shape [subject, 1], or [subject, record] where the typical value or the
-        occasion changes within subjects.
+        occasion changes within subjects; with classes ``of.slow.CL`` and so on.
 
     Raises
     ------
@@ -112,32 +118,47 @@ def individual(
     sds = _deviations("omega", omega, {n: forms[n] for n in own})
     corr = _correlations(own, correlated, lkj)
     nu = None if degrees is None else known_or_sampled("degrees", degrees)
-    centers = {n: forms[n].center(_typical(n, v, trial)) for n, v in typical.items()}
-    mu = jnp.stack(jnp.broadcast_arrays(*(centers[n] for n in own)), -1)
+    which = classes.names if classes else ("",)
+    centers = {
+        k: {n: forms[n].center(_typical(n, v, trial, k)) for n, v in typical.items()} for k in which
+    }
     factors = {n: numpyro.sample(f"share_{n}", dist.Normal(1, 1)) for n in share}
-    with numpyro.plate("subject", trial.n_subjects, dim=-2):
-        eta: Any = numpyro.sample(
-            "eta",
-            random_effects(sds, corr, nu),
-            infer={
-                "typical": mu[:, :1],
-                "parameters": own,
-                "transforms": {n: forms[n].name for n in names},
-            },
-        )
-    effects = {n: eta[..., i] for i, n in enumerate(own)}
-    effects |= {n: factors[n] * effects[other] for n, other in share.items()}
-    for column, group in model_groups(trial, groups, levels).items():
-        zeta = _between_groups(group, (groups or {})[column], forms)
-        effects |= {n: effects[n] + zeta[n] for n in zeta}
-    for i, (column, which) in enumerate((iov or {}).items()):
-        kappa = _between_occasions(trial, column, which, forms, first=i == 0)
-        effects |= {n: effects[n] + kappa[n] for n in kappa}
-    with numpyro.plate("subject", trial.n_subjects, dim=-2):
+    infer = {"parameters": own, "transforms": {n: forms[n].name for n in names}}
+    eta = _effects(trial, random_effects(sds, corr, nu), centers, infer)
+    further = _between_groups(trial, groups, levels, forms)
+    for i, (column, varying) in enumerate((iov or {}).items()):
+        kappa = _between_occasions(trial, column, varying, forms, first=i == 0)
+        further |= {n: further.get(n, 0.0) + kappa[n] for n in kappa}
+    each = {}
+    for k, label in enumerate(which):
+        effects = {n: eta[:, k : k + 1, i] for i, n in enumerate(own)}
+        effects |= {n: factors[n] * effects[other] for n, other in share.items()}
         values = {
-            n: numpyro.deterministic(n, forms[n].value(centers[n], effects[n])) for n in names
+            n: forms[n].value(centers[label][n], effects[n] + further.get(n, 0.0)) for n in names
         }
-    return namedtuple("Individual", names)(**values)
+        each[label] = _recorded(trial, values, f"_{label}" if label else "")
+    if classes is None:
+        return each[""]
+    if not trial.given:  # of the class that was drawn
+        _recorded(trial, {n: classes(**{k: getattr(p, n) for k, p in each.items()}) for n in names})
+    return namedtuple("Classes", which)(**each)
+
+
+def _effects(trial: Trial, fn: Any, centers: Mapping[str, Any], infer: dict[str, Any]) -> Any:
+    """Return the random effects of each subject, in each class [subject, class, parameter]."""
+    own = infer["parameters"]
+    each = [jnp.stack(jnp.broadcast_arrays(*(c[n] for n in own)), -1) for c in centers.values()]
+    infer["typical"] = jnp.concatenate([mu[:, :1] for mu in each], 1)
+    several = numpyro.plate("class", len(centers), dim=-1) if len(centers) > 1 else nullcontext()
+    with numpyro.plate("subject", trial.n_subjects, dim=-2), several:
+        return numpyro.sample("eta", fn, infer=infer)
+
+
+def _recorded(trial: Trial, values: Mapping[str, Any], suffix: str = "") -> Any:
+    """Return individual parameters, recorded under their names."""
+    with numpyro.plate("subject", trial.n_subjects, dim=-2):
+        own = {n: numpyro.deterministic(f"{n}{suffix}", v) for n, v in values.items()}
+    return namedtuple("Individual", own)(**own)
 
 
 def _check_share(share: Mapping[str, str], names: tuple[str, ...], own: tuple[str, ...]) -> None:
@@ -252,12 +273,15 @@ def _between_occasions(
 
 
 def _between_groups(
-    group: Group, which: Sequence[str] | Mapping[str, Prior], forms: Mapping[str, Transform]
+    trial: Trial, grouped: Mapping[str, Any] | None, levels: Any, forms: Mapping[str, Transform]
 ) -> dict[str, Any]:
-    """Return the random effect of each subject's group, for the parameters that have one."""
-    own, priors = _varying("groups", group.column, which, forms)
-    sds = _deviations("tau", priors, {n: forms[n] for n in own}, f"_{group.column}")
-    return {n: group.effect(n, sds[i]) for i, n in enumerate(own)}
+    """Return the random effects of each subject's groups, summed over the columns."""
+    total: dict[str, Any] = {}
+    for column, group in model_groups(trial, grouped, levels).items():
+        own, priors = _varying("groups", column, (grouped or {})[column], forms)
+        sds = _deviations("tau", priors, {n: forms[n] for n in own}, f"_{column}")
+        total |= {n: total.get(n, 0.0) + group.effect(n, sds[i]) for i, n in enumerate(own)}
+    return total
 
 
 def _varying(
@@ -276,6 +300,17 @@ def _varying(
     return own, which if isinstance(which, Mapping) else None
 
 
-def _typical(name: str, value: Typical, trial: Trial) -> Float[Array, "_ _"]:
-    """Return a typical value as [subject, 1] or [subject, record]."""
+def _typical(name: str, value: Any, trial: Trial, label: str) -> Float[Array, "_ _"]:
+    """Return a typical value, of a class where they differ, as [subject, 1] or [subject, record]."""
+    if isinstance(value, Mapping):
+        if label not in value:
+            raise ModelError(
+                f"the typical value of {name} is given for {', '.join(map(str, value))}; "
+                + (
+                    f"the class {label} lacks one"
+                    if label
+                    else "individual() was given no classes="
+                )
+            )
+        value = value[label]
     return by_subject(f"the typical value of {name}", value, trial, "trial.covariate() gives")

@@ -43,7 +43,10 @@ class Mixture:
     """
 
     def __init__(self, trial: Trial, names: tuple[str, ...], log_weights: Float[Array, "s k"]):
-        self.trial, self.names, self.log_weights = trial, names, log_weights
+        # A twin asks for one class at a time: it puts 0 for the others here.
+        considered: Any = numpyro.deterministic("class_considered", jnp.ones((1, len(names))))
+        self.trial, self.names = trial, names
+        self.log_weights = log_weights + jnp.log(considered)
         # Where levels are simulated each subject is of one class; where they are given, of none yet.
         self._drawn = None if trial.given else _drawn(trial, log_weights)
 
@@ -86,17 +89,18 @@ def _drawn(trial: Trial, log_weights: Float[Array, "s k"]) -> Any:
     with numpyro.plate("subject", trial.n_subjects, dim=-2):
         known: Any = numpyro.deterministic("class_probability", jnp.exp(log_weights)[:, None])
         classes: Any = dist.Categorical(probs=known)
-        return numpyro.sample("class", classes)
+        return numpyro.sample("subject_class", classes)
 
 
 def mixture(trial: Trial, probabilities: Mapping[str, Any]) -> Mixture:
     r"""Return classes that subjects may be of, such as poor and extensive metabolizers.
 
     The class of a subject is never sampled in a fit: the likelihood of all its levels is the mean of
-    those in each class, :math:`p(y_i) = \sum_k \pi_k\,p(y_i \mid k)`, with the random effects common
-    to the classes. The posterior holds ``class_probability`` (subject, class), what each draw makes
-    of the levels; `popk.predict` draws a class from it, or for a new person from the probabilities
-    here.
+    those in each class, :math:`p(y_i) = \sum_k \pi_k \int p(y_i \mid k, \eta_k)\,p(\eta_k)\,d\eta_k`,
+    with random effects of its own in each class: ``popk.individual(trial, classes=mix, ...)``. (Were
+    they common to the classes, those of one class would keep a chain from ever trying the other.) The
+    posterior holds ``class_probability`` (subject, class), what each draw makes of the levels;
+    `popk.predict` draws a class from it, or for a new person from the probabilities here.
 
     Parameters
     ----------
@@ -126,6 +130,10 @@ def mixture(trial: Trial, probabilities: Mapping[str, Any]) -> Mixture:
     --------
     >>> share = numpyro.sample("share_slow", dist.Beta(2, 2))  # doctest: +SKIP
     >>> mix = popk.mixture(trial, {"fast": 1 - share, "slow": share})  # doctest: +SKIP
+    >>> of = popk.individual(trial, classes=mix, CL={"fast": CL, "slow": CL / ratio}, V=V)
+    ... # doctest: +SKIP
+    >>> fast, slow = (popk.one_compartment(trial, CL=p.CL, V=p.V) for p in (of.fast, of.slow))
+    ... # doctest: +SKIP
     >>> popk.observe(trial, mix(fast=fast, slow=slow), popk.proportional_error(0.3))
     ... # doctest: +SKIP
 

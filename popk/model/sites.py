@@ -50,6 +50,8 @@ RESERVED = (
     "DV",
     "log_likelihood",
     "class_probability",
+    "class_considered",
+    "subject_class",
     "class",
 )
 
@@ -227,6 +229,8 @@ def _described(
     for name, message in seen.items():
         if message["type"] in ("sample", "deterministic"):
             check_name(name)
+            if name == "class_considered":
+                continue
             stray = {"eta_coordinate", "log_likelihood", "kappa"} - {*occasions}
             if name in stray or (name == "eta" and not parameters):
                 raise ModelError(_reserved(name))
@@ -242,6 +246,11 @@ def _described(
     for column in levels:
         check_name(column)
     classes = _classes(observed)
+    if classes and parameters and sites["eta"].dims != ("subject", "class", "parameter"):
+        raise ModelError(
+            "the model has a mixture, and random effects that are common to its classes; give each class "
+            "its own: popk.individual(trial, classes=mix, ...)"
+        )
     if classes:
         shape = (trial.n_subjects, 1, len(classes))
         sites["class_probability"] = Site("individual", ("subject", "class"), shape)
@@ -250,13 +259,7 @@ def _described(
 
 def _classes(observed: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the classes of a model's mixture, none where it has none."""
-    found = {asks["classes"] for asks in observed.values() if "classes" in asks}
-    if len(found) > 1:
-        raise ModelError(
-            f"the model has two mixtures, of {' and of '.join(', '.join(f) for f in sorted(found))}; "
-            f"give one popk.mixture a class for each combination"
-        )
-    return found.pop() if found else ()
+    return next((asks["classes"] for asks in observed.values() if "classes" in asks), ())
 
 
 def _check_levels(observed: Mapping[str, Any], trial: Trial) -> None:
@@ -284,6 +287,8 @@ def _raised(model: Model, error: Exception) -> str:
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
     at = f" at {file} line {lines[-1]}" if lines else ""
     first = str(error).strip().split("\n")[0]
+    if "`class_considered` duplicated" in first:
+        return "the model has two mixtures; give one popk.mixture a class for each combination"
     return (
         f"the model {getattr(model, '__name__', model)} raised {type(error).__name__}{at}: {first}"
     )

@@ -201,9 +201,8 @@ def _names(
     names: dict[str, str] = {}
     for name in DEFAULTS:
         wanted = columns.get(name, name)
-        taken = {c for n, c in columns.items() if n in DEFAULTS} - {
-            wanted
-        }  # CENS may stand for BLQ
+        # columns={"BLQ": "CENS"} says that CENS is not what Monolix means by it.
+        taken = {own for n, own in columns.items() if n in DEFAULTS and n != name}
         alike = [h for h in have if h == wanted and h not in taken]
         if not alike and name not in columns:  # lower-case headers are common
             alike = [h for h in have if h.upper() == name and h not in taken]

@@ -14,7 +14,7 @@ import popk
 from popk.inference.density import constrained, layout
 from popk.model.levels import curvatures_of, levels_of
 from popk.model.sites import describe, values_of
-from tests.model.sites import refusal
+from tests.model.sites import plates, refusal, trace_of
 from tests.trials import trial
 
 LEVELS = """
@@ -165,8 +165,49 @@ def test_two_mixtures_in_one_model_are_refused(two_kinds):
         two = popk.mixture(trial, {"c": 0.5, "d": 0.5})
         popk.observe(trial, two(c=flat, d=flat), error, output="effect", DVID=2)
 
-    with pytest.raises(popk.ModelError, match="the model has two mixtures, of a, b and of c, d"):
+    with pytest.raises(popk.ModelError, match="^the model has two mixtures; give one"):
         describe(model, two_kinds)
+
+
+def test_random_effects_that_are_common_to_the_classes_are_refused(two_kinds):
+    def model(trial):
+        p = popk.individual(trial, CL=2.0)
+        mix = popk.mixture(trial, {"a": 0.5, "b": 0.5})
+        flat = p.CL * jnp.ones(trial.time.shape)
+        popk.observe(trial, mix(a=flat, b=2 * flat), popk.additive_error(1), DVID=1)
+
+    with pytest.raises(
+        popk.ModelError, match=r"give each class its own: popk.individual\(trial, classes"
+    ):
+        describe(model, trial(LEVELS.replace("0   2", "0   1")))
+
+
+def test_each_class_has_random_effects_of_its_own(two_kinds):
+    def part():
+        mix = popk.mixture(two_kinds, {"a": 0.5, "b": 0.5})
+        return popk.individual(two_kinds, classes=mix, CL={"a": 2.0, "b": 4.0}, V=30.0)
+
+    eta = jnp.arange(8.0).reshape(2, 2, 2) / 10
+    trace, of = trace_of(part, eta=eta)
+    assert plates(trace["eta"]) == {-2: "subject", -1: "class"}
+    np.testing.assert_allclose(of.a.CL[:, 0], 2 * np.exp([0.0, 0.4]), rtol=1e-12)
+    np.testing.assert_allclose(of.b.CL[:, 0], 4 * np.exp([0.2, 0.6]), rtol=1e-12)
+    np.testing.assert_allclose(of.b.V[:, 0], 30 * np.exp([0.3, 0.7]), rtol=1e-12)
+    np.testing.assert_array_equal(trace["V_b"]["value"], of.b.V)
+
+
+def test_a_typical_value_for_some_of_the_classes_is_refused(two_kinds):
+    assert (
+        refusal(
+            lambda: popk.individual(
+                two_kinds, classes=popk.mixture(two_kinds, {"a": 0.5, "b": 0.5}), CL={"a": 2.0}
+            )
+        )
+        == "the typical value of CL is given for a; the class b lacks one"
+    )
+    assert refusal(lambda: popk.individual(two_kinds, CL={"a": 2.0, "b": 3.0})) == (
+        "the typical value of CL is given for a, b; individual() was given no classes="
+    )
 
 
 def metabolizers(trial):
@@ -175,10 +216,16 @@ def metabolizers(trial):
     CL = numpyro.sample("CL_pop", popk.lognormal(4, cv=0.5))  # L/h
     ratio = numpyro.sample("CL_ratio", popk.lognormal(5, cv=0.3))
     V = numpyro.sample("V_pop", popk.lognormal(30, cv=0.5))  # L
-    p = popk.individual(trial, CL=CL, V=V, correlated=False, omega=0.3)
     mix = popk.mixture(trial, {"extensive": 1 - share, "poor": share})
-    extensive = popk.one_compartment(trial, CL=p.CL, V=p.V)
-    poor = popk.one_compartment(trial, CL=p.CL / ratio, V=p.V)
+    of = popk.individual(
+        trial,
+        classes=mix,
+        CL={"extensive": CL, "poor": CL / ratio},
+        V=V,
+        correlated=False,
+        omega=0.3,
+    )
+    extensive, poor = (popk.one_compartment(trial, CL=p.CL, V=p.V) for p in of)
     popk.observe(trial, mix(extensive=extensive, poor=poor), popk.proportional_error(0.2))
 
 
@@ -197,7 +244,7 @@ def simulated(subjects, seed):
     found = values_of(metabolizers, blank.arrays(), given, jax.random.key(seed))
     frame = blank.to_dataframe()
     frame.loc[frame["EVID"].eq(0), "DV"] = np.asarray(found["DV"])
-    return popk.read_nonmem(frame), np.asarray(found["class"])[:, 0] == 1
+    return popk.read_nonmem(frame), np.asarray(found["subject_class"])[:, 0] == 1
 
 
 @pytest.fixture(scope="module")
