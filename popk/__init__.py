@@ -11,6 +11,7 @@ if "JAX_ENABLE_X64" not in os.environ:  # the one import-time effect: single pre
 
 if TYPE_CHECKING:
     from popk import covariates, plots, systems, testing
+    from popk.diagnostics.influence import covariate_effects
     from popk.diagnostics.learning import prior_shift
     from popk.diagnostics.selection import selection
     from popk.diagnostics.summary import summary
@@ -69,6 +70,7 @@ _ROOMS = {
     "combined_error": "residual",
     "concentration": "model.structures",
     "convergence": "inference.convergence",
+    "covariate_effects": "diagnostics.influence",
     "explain": "model.explanation",
     "fit": "inference.fit",
     "fixed": "priors",
@@ -109,8 +111,8 @@ _ROOMS = {
 __all__ = [
     "Convergence", "ConvergenceWarning", "DataError", "ModelError", "Run", "RunError", "Trial",
     "Twin", "UnitError", "additive_error", "autocorrelated_error", "box_cox", "box_cox_error",
-    "combined_error", "concentration", "convergence", "covariates", "explain", "fit", "fixed",
-    "horseshoe", "individual", "inverse_gaussian", "linear", "logit_between", "lognormal",
+    "combined_error", "concentration", "convergence", "covariate_effects", "covariates", "explain",
+    "fit", "fixed", "horseshoe", "individual", "inverse_gaussian", "linear", "logit_between", "lognormal",
     "lognormal_error", "map_estimate", "observe", "ode", "one_compartment", "open_run", "plots",
     "power_error", "predict", "predict_at", "prior", "prior_draws", "prior_shift",
     "proportional_error", "read_nonmem", "report", "route", "save_run", "selection", "summary",
