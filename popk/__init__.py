@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         two_compartment,
     )
     from popk.model.systems import linear, ode
-    from popk.priors import fixed, lognormal, prior
+    from popk.priors import fixed, lognormal, prior, prior_from
     from popk.records.table import DataError
     from popk.reports.page import report
     from popk.residual import (
@@ -91,6 +91,7 @@ _ROOMS = {
     "predict_at": "simulation",
     "prior": "priors",
     "prior_draws": "simulation",
+    "prior_from": "priors",
     "prior_shift": "diagnostics.learning",
     "proportional_error": "residual",
     "read_nonmem": "trial",
@@ -114,8 +115,8 @@ __all__ = [
     "combined_error", "concentration", "convergence", "covariate_effects", "covariates", "explain",
     "fit", "fixed", "horseshoe", "individual", "inverse_gaussian", "linear", "logit_between", "lognormal",
     "lognormal_error", "map_estimate", "observe", "ode", "one_compartment", "open_run", "plots",
-    "power_error", "predict", "predict_at", "prior", "prior_draws", "prior_shift",
-    "proportional_error", "read_nonmem", "report", "route", "save_run", "selection", "summary",
+    "power_error", "predict", "predict_at", "prior", "prior_draws", "prior_from",
+    "prior_shift", "proportional_error", "read_nonmem", "report", "route", "save_run", "selection", "summary",
     "systems", "testing", "three_compartment", "transit", "two_compartment", "vpc", "weibull",
     "yeo_johnson_error", "zero_order",
 ]  # fmt: skip
