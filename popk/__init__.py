@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from popk.diagnostics.influence import covariate_effects
     from popk.diagnostics.learning import prior_shift
     from popk.diagnostics.selection import selection
+    from popk.diagnostics.stepwise import scm
     from popk.diagnostics.summary import summary
     from popk.diagnostics.vpc import vpc
     from popk.inference.convergence import Convergence, ConvergenceWarning, convergence
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from popk.model.explanation import explain
     from popk.model.individual import individual
     from popk.model.parts import observe
-    from popk.model.selection import horseshoe
+    from popk.model.selection import candidate_effects, horseshoe
     from popk.model.sites import ModelError
     from popk.model.structures import (
         concentration,
@@ -67,6 +68,7 @@ _ROOMS = {
     "autocorrelated_error": "residual",
     "box_cox": "variability",
     "box_cox_error": "residual",
+    "candidate_effects": "model.selection",
     "combined_error": "residual",
     "concentration": "model.structures",
     "convergence": "inference.convergence",
@@ -98,6 +100,7 @@ _ROOMS = {
     "report": "reports.page",
     "route": "model.absorption",
     "save_run": "runs",
+    "scm": "diagnostics.stepwise",
     "selection": "diagnostics.selection",
     "summary": "diagnostics.summary",
     "three_compartment": "model.structures",
@@ -112,13 +115,14 @@ _ROOMS = {
 __all__ = [
     "Convergence", "ConvergenceWarning", "DataError", "ModelError", "Run", "RunError", "Trial",
     "Twin", "UnitError", "additive_error", "autocorrelated_error", "box_cox", "box_cox_error",
-    "combined_error", "concentration", "convergence", "covariate_effects", "covariates", "explain",
-    "fit", "fixed", "horseshoe", "individual", "inverse_gaussian", "linear", "logit_between", "lognormal",
-    "lognormal_error", "map_estimate", "observe", "ode", "one_compartment", "open_run", "plots",
-    "power_error", "predict", "predict_at", "prior", "prior_draws", "prior_from",
-    "prior_shift", "proportional_error", "read_nonmem", "report", "route", "save_run", "selection", "summary",
-    "systems", "testing", "three_compartment", "transit", "two_compartment", "vpc", "weibull",
-    "yeo_johnson_error", "zero_order",
+    "candidate_effects", "combined_error", "concentration", "convergence", "covariate_effects",
+    "covariates", "explain", "fit", "fixed", "horseshoe", "individual", "inverse_gaussian",
+    "linear", "logit_between", "lognormal", "lognormal_error", "map_estimate", "observe", "ode",
+    "one_compartment", "open_run", "plots", "power_error", "predict", "predict_at", "prior",
+    "prior_draws", "prior_from", "prior_shift", "proportional_error", "read_nonmem", "report",
+    "route", "save_run", "scm", "selection", "summary", "systems", "testing",
+    "three_compartment", "transit", "two_compartment", "vpc", "weibull", "yeo_johnson_error",
+    "zero_order",
 ]  # fmt: skip
 
 
