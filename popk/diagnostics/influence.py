@@ -238,7 +238,7 @@ def _quantities(
             f"popk.individual"
         )
     names = list(sites.transforms) if parameters is None else list(parameters)
-    _refuse_strangers(names, sites, lined_up.n_subjects)
+    _refuse_strangers(names, sites, lined_up)
     level = f"IPRED_{output}" if output else "IPRED"
     if exposed and level not in sites.all:
         known = [n.removeprefix("IPRED_") for n in sites.all if n.startswith("IPRED_")]
@@ -247,7 +247,7 @@ def _quantities(
     typical = {n: jnp.zeros(sites.all[n].shape) for n in sites.named("individual")}
     wanted = (*names, level) if exposed else tuple(names)
     found = _evaluated(model, lined_up.arrays(), given, typical, wanted)
-    values = {n: np.asarray(found[n])[..., 0] for n in names}
+    values = {n: _unchanging(n, np.asarray(found[n])) for n in names}
     if exposed:
         ipred = np.asarray(found[level])
         values["AUC"] = _auc(np.asarray(lined_up.time)[0], ipred)
@@ -255,15 +255,26 @@ def _quantities(
     return values
 
 
-def _refuse_strangers(names: list[str], sites: Sites, count: int) -> None:
-    """Refuse what is not one number for each subject."""
+def _refuse_strangers(names: list[str], sites: Sites, lined_up: Trial) -> None:
+    """Refuse what is not recorded for each subject."""
+    shapes = [(lined_up.n_subjects, 1), lined_up.time.shape]
     for name in names:
         site = sites.all.get(name)
-        if site is None or site.kind != "deterministic" or site.shape != (count, 1):
+        if site is None or site.kind != "deterministic" or site.shape not in shapes:
             raise ModelError(
-                f"{name} is no one number for each subject; parameters= may name those that the model "
-                f"records so, such as {', '.join(sites.transforms) or 'none'}"
+                f"{name} is not recorded for each subject; parameters= may name what the model records "
+                f"so, such as {', '.join(sites.transforms) or 'none'}"
             )
+
+
+def _unchanging(name: str, values: np.ndarray) -> np.ndarray:
+    """Return values [..., record] without their last axis, along which they must not change."""
+    if (np.ptp(values, axis=-1) > 0).any():
+        raise ModelError(
+            f"{name} changes in time in one subject of constant covariates; a ratio needs one number: "
+            f"take exposure= and leave it out of parameters="
+        )
+    return values[..., 0]
 
 
 @partial(jax.jit, static_argnames=("model", "wanted"))

@@ -1,5 +1,7 @@
 """How much does a covariate change a parameter, and exposure? Ratios to a reference subject."""
 
+from itertools import pairwise
+
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -123,7 +125,7 @@ def test_the_reference_subject_can_be_another(posterior, trial):
         ({"scenarios": {"x": {}}}, "scenario 'x' changes nothing"),
         ({"scenarios": {"x": {"WT": -1}}}, "CL of x is not positive and finite"),
         ({"reference": {"BMI": 1}}, "reference names BMI"),
-        ({"parameters": ["CL_pop"]}, "CL_pop is no one number for each subject"),
+        ({"parameters": ["CL_pop"]}, "CL_pop is not recorded for each subject"),
         ({"parameters": ["V"]}, r"no covariate of the trial \(WT, SEX, AGE\) changes V"),
         ({"zone": (1.2, 0.8)}, "the zone must be two rising positive numbers"),
         ({"interval": 1.0}, "interval lie between 0 and 1"),
@@ -167,6 +169,44 @@ def test_a_random_effect_of_one_s_own_has_no_typical_value(posterior, trial):
 
     with pytest.raises(popk.ModelError, match="the typical value of share is not known"):
         popk.covariate_effects(own, posterior, trial, scenarios={"x": {"WT": 50}})
+
+
+def by_occasion(trial):
+    """CL varies between occasions, and falls with time where it is induced."""
+    CL = numpyro.sample("CL_pop", popk.lognormal(5.0, cv=0.5))
+    CL = CL * (trial.covariate("WT") / 70) ** 0.75
+    p = popk.individual(trial, CL=CL, correlated=False, iov={"SEX": {"CL": popk.fixed(0.2)}})
+    numpyro.deterministic("CL_late", p.CL * jnp.exp(-0.01 * trial.time))
+    concentration = popk.one_compartment(trial, CL=p.CL, V=40.0)
+    popk.observe(trial, concentration, popk.additive_error(1.0), DVID=1)
+    popk.observe(trial, 2 + concentration, popk.additive_error(1.0), output="plus", DVID=2)
+
+
+def test_occasions_and_outputs_of_several_kinds_have_their_typical_values():
+    kinds = records([0.0, 1.0, 6.0, 6.0, 9.0], (60.0, 80.0, 90.0)).assign(DVID=[1, 1, 1, 2, 2] * 3)
+    trial = read(kinds.assign(SEX=[0, 0, 0, 1, 1] * 3))  # SEX numbers occasions here
+    draws = {"CL_pop": 5.0, "omega_CL": 0.3, "sigma_additive": 1.0, "sigma_additive_plus": 1.0}
+    data = xr.Dataset({n: (("chain", "draw"), [[x]]) for n, x in draws.items()})
+    posterior = xr.DataTree.from_dict({"posterior": data})
+    regimen = read(records([0.0, 0.0, 2.0, 4.0]).assign(DVID=[1, 1, 2, 2]))
+
+    def effects(**options):
+        return popk.covariate_effects(
+            by_occasion, posterior, trial, scenarios={"35 kg": {"WT": 35}}, reference={"WT": 70},
+            exposure=regimen, **options,
+        )["median"].sel(scenario="35 kg")  # fmt: skip
+
+    assert float(effects()[0]) == pytest.approx(0.5**0.75)
+    at_4 = np.exp(-np.array([0.5**0.75, 1.0]) * 5 / 40 * 4)
+    plus = effects(output="plus")
+    assert float(plus.sel(quantity="Cmax")) == pytest.approx(1.0)
+    levels = [[2 + 2.5 * x for x in (1.0, y**0.5, y)] for y in at_4]
+    areas = [sum(2 * (a - b) / np.log(a / b) for a, b in pairwise(x)) for x in levels]
+    assert float(plus.sel(quantity="AUC")) == pytest.approx(areas[0] / areas[1])
+    with pytest.raises(popk.ModelError, match="no such output; give output= one of plus"):
+        effects(output="minus")
+    with pytest.raises(popk.ModelError, match="CL_late changes in time"):
+        effects(parameters=["CL_late"])
 
 
 # The figure
