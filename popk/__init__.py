@@ -11,8 +11,10 @@ if "JAX_ENABLE_X64" not in os.environ:  # the one import-time effect: single pre
 
 if TYPE_CHECKING:
     from popk import covariates, plots, systems, testing
+    from popk.diagnostics.influence import covariate_effects
     from popk.diagnostics.learning import prior_shift
     from popk.diagnostics.selection import selection
+    from popk.diagnostics.stepwise import scm
     from popk.diagnostics.summary import summary
     from popk.diagnostics.vpc import vpc
     from popk.inference.convergence import Convergence, ConvergenceWarning, convergence
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from popk.model.individual import individual
     from popk.model.mixtures import mixture
     from popk.model.parts import observe
-    from popk.model.selection import horseshoe
+    from popk.model.selection import candidate_effects, horseshoe
     from popk.model.sites import ModelError
     from popk.model.structures import (
         concentration,
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
         two_compartment,
     )
     from popk.model.systems import linear, ode
-    from popk.priors import fixed, lognormal, prior
+    from popk.priors import fixed, lognormal, prior, prior_from
     from popk.records.table import DataError
     from popk.reports.page import report
     from popk.residual import (
@@ -67,9 +69,11 @@ _ROOMS = {
     "autocorrelated_error": "residual",
     "box_cox": "variability",
     "box_cox_error": "residual",
+    "candidate_effects": "model.selection",
     "combined_error": "residual",
     "concentration": "model.structures",
     "convergence": "inference.convergence",
+    "covariate_effects": "diagnostics.influence",
     "explain": "model.explanation",
     "fit": "inference.fit",
     "fixed": "priors",
@@ -91,6 +95,7 @@ _ROOMS = {
     "predict_at": "simulation",
     "prior": "priors",
     "prior_draws": "simulation",
+    "prior_from": "priors",
     "prior_shift": "diagnostics.learning",
     "proportional_error": "residual",
     "read_nonmem": "trial",
@@ -98,6 +103,7 @@ _ROOMS = {
     "report": "reports.page",
     "route": "model.absorption",
     "save_run": "runs",
+    "scm": "diagnostics.stepwise",
     "selection": "diagnostics.selection",
     "summary": "diagnostics.summary",
     "three_compartment": "model.structures",
@@ -112,11 +118,12 @@ _ROOMS = {
 __all__ = [
     "Convergence", "ConvergenceWarning", "DataError", "ModelError", "Run", "RunError", "Trial",
     "Twin", "UnitError", "additive_error", "autocorrelated_error", "box_cox", "box_cox_error",
-    "combined_error", "concentration", "convergence", "covariates", "explain", "fit", "fixed",
-    "horseshoe", "individual", "inverse_gaussian", "linear", "logit_between", "lognormal",
-    "lognormal_error", "map_estimate", "mixture", "observe", "ode", "one_compartment", "open_run", "plots",
-    "power_error", "predict", "predict_at", "prior", "prior_draws", "prior_shift",
-    "proportional_error", "read_nonmem", "replace_blq", "report", "route", "save_run", "selection", "summary",
+    "candidate_effects", "combined_error", "concentration", "convergence", "covariate_effects",
+    "covariates", "explain", "fit", "fixed", "horseshoe", "individual", "inverse_gaussian",
+    "linear", "logit_between", "lognormal", "lognormal_error", "map_estimate", "mixture",
+    "observe", "ode", "one_compartment", "open_run", "plots", "power_error", "predict",
+    "predict_at", "prior", "prior_draws", "prior_from", "prior_shift", "proportional_error",
+    "read_nonmem", "replace_blq", "report", "route", "save_run", "scm", "selection", "summary",
     "systems", "testing", "three_compartment", "transit", "two_compartment", "vpc", "weibull",
     "yeo_johnson_error", "zero_order",
 ]  # fmt: skip

@@ -79,6 +79,18 @@ def individual_layout(model: Model, trial: Trial) -> Layout:
     return plan
 
 
+def subject_layout(model: Model, trial: Trial) -> Layout:
+    """Return the layout of the random effects of any one subject of a trial.
+
+    Raises
+    ------
+    ModelError
+        The model has no random effects.
+    """
+    plan = individual_layout(model, trial)._replace(n_subjects=1)
+    return plan._replace(latents=tuple(x._replace(shape=(1, *x.shape[1:])) for x in plan.latents))
+
+
 def terms(
     model: Model, plan: Layout, arrays: Trial, population: Mapping[str, Any], vector: Vector
 ) -> Terms:
@@ -157,6 +169,27 @@ def individualized(
     return handlers.substitute(model, substitute_fn=choose), jacobians
 
 
+def curved(
+    model: Model, plan: Layout, arrays: Trial, population: Mapping[str, Any], vector: Vector
+) -> tuple[Float[Array, ""], Vector, Float[Array, "k k"], Float[Array, "k k"]]:
+    """Return the joint log-density of `terms`, its slope, its curvature for steps, and H."""
+
+    def joint(u: Vector) -> Any:
+        here = terms(model, plan, arrays, population, u)
+        return (here.prior + here.likelihood, here.levels.prediction), here
+
+    # One pass forward gives slope and Jacobian: random effects are few.
+    (slope, jacobian), here = jax.jacfwd(joint, has_aux=True)(vector)
+    prior = -jax.hessian(partial(_prior, model, plan, arrays, population))(vector)
+    # A level far from its prediction curves more than expected: steps must know, H must not.
+    information, curvature = here.levels.information, here.levels.curvature
+    expected, observed = (
+        (jacobian.T * w) @ jacobian + prior
+        for w in (information, jnp.maximum(information, curvature))
+    )
+    return here.prior + here.likelihood, slope, observed, expected
+
+
 def find_mode(
     model: Model,
     plan: Layout,
@@ -178,23 +211,7 @@ def find_mode(
     tolerance : float
         The Newton decrement at which it ends, in units of the log-density.
     """
-    parts = partial(terms, model, plan, arrays, population)
-
-    def joint(u):
-        here = parts(u)
-        return (here.prior + here.likelihood, here.levels.prediction), here
-
-    def look(u):
-        # One pass forward gives slope and Jacobian: random effects are few.
-        (slope, jacobian), here = jax.jacfwd(joint, has_aux=True)(u)
-        prior = -jax.hessian(partial(_prior, model, plan, arrays, population))(u)
-        # A level far from its prediction curves more than expected: steps must know, H must not.
-        information, curvature = here.levels.information, here.levels.curvature
-        expected, observed = (
-            (jacobian.T * w) @ jacobian + prior
-            for w in (information, jnp.maximum(information, curvature))
-        )
-        return here.prior + here.likelihood, slope, observed, expected
+    look = partial(curved, model, plan, arrays, population)
 
     def step(state):
         kept, tried, damping, _, n = state
@@ -274,8 +291,7 @@ def map_estimate(
             "map_estimate needs popk.individual's random effects and no others; the model "
             f"has {', '.join(sites.named('individual')) or 'none'}"
         )
-    plan = individual_layout(model, trial)._replace(n_subjects=1)
-    plan = plan._replace(latents=tuple(x._replace(shape=(1, *x.shape[1:])) for x in plan.latents))
+    plan = subject_layout(model, trial)
     population = {n: jnp.asarray(values[n], dtype=float) for n in sites.named("population")}
     begin = _beginnings(
         model, trial, population, (trial.n_subjects, plan.size),

@@ -69,11 +69,7 @@ def horseshoe(
             f"horseshoe() was given {count} candidates, expected={expected}, slab={slab} and sd={sd}; all "
             f"must be positive, and expected less than the number of candidates"
         )
-    for name in candidates:
-        check_name(f"{parameter}_{name}")
-    columns = [by_subject(f"candidate {n}", x, trial, "trial.covariate() gives")
-               for n, x in candidates.items()]  # fmt: skip
-    x = jnp.stack(jnp.broadcast_arrays(*columns), -1)
+    x = _columns(trial, parameter, candidates)
     least = expected / (count - expected) * sd / trial.n_subjects**0.5
     tau: Any = numpyro.sample(f"{parameter}_global", dist.HalfCauchy(least))
     # An inverse gamma of shape 2 makes the slab a t distribution of 4 degrees of freedom [1].
@@ -86,3 +82,55 @@ def horseshoe(
     for i, name in enumerate(candidates):
         numpyro.deterministic(f"{parameter}_{name}", beta[i])
     return (x * beta).sum(-1)
+
+
+def candidate_effects(
+    trial: Trial, parameter: str, candidates: Mapping[str, Any], *, sd: float = 0.5
+) -> Float[Array, "s r"] | Any:
+    r"""Return the log of the factor that candidate covariates change a parameter by, one by one.
+
+    .. math:: \sum_j \beta_j x_j, \quad \beta_j \sim N(0, s^2)
+
+    independently. Samples each coefficient as ``CL_AAG``, which `popk.scm` holds at 0 or estimates;
+    `horseshoe` takes the same candidates.
+
+    Parameters
+    ----------
+    trial : Trial
+    parameter : str
+        Whose effects these are: the beginning of the sites' names.
+    candidates : mapping of str to Float[Array, "subject 1"] or [subject, record]
+        The covariates, each centered and divided by about its standard deviation, by numbers of the
+        model's own.
+    sd : float
+        s [log of a factor, for each standard deviation of a covariate].
+
+    Raises
+    ------
+    ModelError
+        There is no candidate, one has a wrong shape or a name that is taken, or `sd` is not positive.
+
+    Examples
+    --------
+    >>> effect = popk.candidate_effects(trial, "CL", {"AAG": (AAG - 1) / 0.4, "AGE": (AGE - 67) / 9})
+    ... # doctest: +SKIP
+    >>> p = popk.individual(trial, CL=CL * jnp.exp(effect), V=V)  # doctest: +SKIP
+    """
+    if not (candidates and sd > 0):
+        raise ModelError(
+            f"candidate_effects() was given {len(candidates)} candidates and sd={sd}; give at least "
+            f"one, and a positive sd"
+        )
+    x = _columns(trial, parameter, candidates)
+    prior = dist.Normal(0.0, sd)
+    beta: Any = jnp.stack([numpyro.sample(f"{parameter}_{name}", prior) for name in candidates])
+    return (x * beta).sum(-1)
+
+
+def _columns(trial: Trial, parameter: str, candidates: Mapping[str, Any]) -> Float[Array, "s r c"]:
+    """Return candidates on a new last axis."""
+    for name in candidates:
+        check_name(f"{parameter}_{name}")
+    columns = [by_subject(f"candidate {n}", x, trial, "trial.covariate() gives")
+               for n, x in candidates.items()]  # fmt: skip
+    return jnp.stack(jnp.broadcast_arrays(*columns), -1)

@@ -1,7 +1,10 @@
 """How does it look? Matplotlib figures, which are returned and never shown."""
 
 from popk.plots.goodness import individual_fits, observed_predicted, residuals
+from popk.plots.influence import covariate_forest
 from popk.plots.predictive import vpc
 from popk.plots.sampling import forest, trace
 
-__all__ = ["forest", "individual_fits", "observed_predicted", "residuals", "trace", "vpc"]
+__all__ = [
+    "covariate_forest", "forest", "individual_fits", "observed_predicted", "residuals", "trace", "vpc",
+]  # fmt: skip

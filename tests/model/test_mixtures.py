@@ -165,7 +165,7 @@ def test_two_mixtures_in_one_model_are_refused(two_kinds):
         two = popk.mixture(trial, {"c": 0.5, "d": 0.5})
         popk.observe(trial, two(c=flat, d=flat), error, output="effect", DVID=2)
 
-    with pytest.raises(popk.ModelError, match="^the model has two mixtures; give one"):
+    with pytest.raises(popk.ModelError, match=r"^the model has two mixtures; give one"):
         describe(model, two_kinds)
 
 
