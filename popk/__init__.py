@@ -14,7 +14,20 @@ if TYPE_CHECKING:
     from popk.diagnostics.learning import prior_shift
     from popk.diagnostics.selection import selection
     from popk.diagnostics.summary import summary
+    from popk.diagnostics.survival import follow_up, kaplan_meier
     from popk.diagnostics.vpc import vpc
+    from popk.endpoints import (
+        binary,
+        constant_hazard,
+        gompertz_hazard,
+        log_logistic_hazard,
+        negative_binomial,
+        ordered_categories,
+        poisson,
+        time_to_event,
+        weibull_hazard,
+        zero_inflated,
+    )
     from popk.inference.convergence import Convergence, ConvergenceWarning, convergence
     from popk.inference.fit import fit
     from popk.inference.laplace import map_estimate
@@ -64,26 +77,35 @@ _ROOMS = {
     "UnitError": "units",
     "additive_error": "residual",
     "autocorrelated_error": "residual",
+    "binary": "endpoints",
     "box_cox": "variability",
     "box_cox_error": "residual",
     "combined_error": "residual",
     "concentration": "model.structures",
+    "constant_hazard": "endpoints",
     "convergence": "inference.convergence",
     "explain": "model.explanation",
     "fit": "inference.fit",
     "fixed": "priors",
+    "follow_up": "diagnostics.survival",
+    "gompertz_hazard": "endpoints",
     "horseshoe": "model.selection",
     "individual": "model.individual",
     "inverse_gaussian": "model.absorption",
+    "kaplan_meier": "diagnostics.survival",
     "linear": "model.systems",
+    "log_logistic_hazard": "endpoints",
     "logit_between": "variability",
     "lognormal": "priors",
     "lognormal_error": "residual",
     "map_estimate": "inference.laplace",
+    "negative_binomial": "endpoints",
     "observe": "model.parts",
     "ode": "model.systems",
     "one_compartment": "model.structures",
     "open_run": "runs",
+    "ordered_categories": "endpoints",
+    "poisson": "endpoints",
     "power_error": "residual",
     "predict": "simulation",
     "predict_at": "simulation",
@@ -98,24 +120,29 @@ _ROOMS = {
     "selection": "diagnostics.selection",
     "summary": "diagnostics.summary",
     "three_compartment": "model.structures",
+    "time_to_event": "endpoints",
     "transit": "model.absorption",
     "two_compartment": "model.structures",
     "vpc": "diagnostics.vpc",
     "weibull": "model.absorption",
+    "weibull_hazard": "endpoints",
     "yeo_johnson_error": "residual",
+    "zero_inflated": "endpoints",
     "zero_order": "model.absorption",
 }
 
 __all__ = [
     "Convergence", "ConvergenceWarning", "DataError", "ModelError", "Run", "RunError", "Trial",
-    "Twin", "UnitError", "additive_error", "autocorrelated_error", "box_cox", "box_cox_error",
-    "combined_error", "concentration", "convergence", "covariates", "explain", "fit", "fixed",
-    "horseshoe", "individual", "inverse_gaussian", "linear", "logit_between", "lognormal",
-    "lognormal_error", "map_estimate", "observe", "ode", "one_compartment", "open_run", "plots",
+    "Twin", "UnitError", "additive_error", "autocorrelated_error", "binary", "box_cox",
+    "box_cox_error", "combined_error", "concentration", "constant_hazard", "convergence",
+    "covariates", "explain", "fit", "fixed", "follow_up", "gompertz_hazard", "horseshoe",
+    "individual", "inverse_gaussian", "kaplan_meier", "linear", "log_logistic_hazard",
+    "logit_between", "lognormal", "lognormal_error", "map_estimate", "negative_binomial",
+    "observe", "ode", "one_compartment", "open_run", "ordered_categories", "plots", "poisson",
     "power_error", "predict", "predict_at", "prior", "prior_draws", "prior_shift",
     "proportional_error", "read_nonmem", "report", "route", "save_run", "selection", "summary",
-    "systems", "testing", "three_compartment", "transit", "two_compartment", "vpc", "weibull",
-    "yeo_johnson_error", "zero_order",
+    "systems", "testing", "three_compartment", "time_to_event", "transit", "two_compartment",
+    "vpc", "weibull", "weibull_hazard", "yeo_johnson_error", "zero_inflated", "zero_order",
 ]  # fmt: skip
 
 

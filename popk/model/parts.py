@@ -6,6 +6,9 @@ import jax.numpy as jnp
 import numpyro
 from jaxtyping import Float
 
+from popk.endpoints import FALL, Endpoint, Risk, distribution_of
+from popk.model.failures import failing
+from popk.model.outcomes import Outcomes
 from popk.model.sites import ModelError, by_subject, known_or_sampled
 from popk.residual import Residual, ResidualError
 from popk.trial import Array, Trial
@@ -14,28 +17,32 @@ from popk.trial import Array, Trial
 def observe(
     trial: Trial,
     prediction: Float[Array, "..."],
-    error: ResidualError,
+    error: ResidualError | Endpoint,
     *,
     output: str | None = None,
     DVID: int | None = None,
     CMT: int | None = None,
     scale: Float[Array, "..."] | Any = None,
 ) -> None:
-    """Observe the trial's levels around a prediction, with a residual error model.
+    """Observe the trial's levels around a prediction, with a residual error model or as an endpoint.
 
     Samples ``sigma_...`` and the levels ``DV`` on the flat `observation` axis; records the individual
     prediction ``IPRED`` at every record. A level with BLQ 1 contributes the probability of
     being below its LLOQ (M3, or M4 where the error says so). A model of several kinds of levels
-    observes each with its own call.
+    observes each with its own call, and so it does events, categories and counts: an endpoint stands
+    in the place of the error, and its parameters in that of ``sigma_...``.
 
     Parameters
     ----------
     trial : Trial
     prediction : Float[Array, "subject record"]
-        The individual prediction at every record [unit of DV].
-    error : ResidualError
+        The individual prediction at every record [unit of DV]; of an endpoint the mean count, the
+        logit [pure number], or the hazard [1/time].
+    error : ResidualError or Endpoint
         `combined_error`, `additive_error`, `proportional_error`, `power_error` or `lognormal_error`,
-        or one of these through `box_cox_error`, `yeo_johnson_error` or `autocorrelated_error`.
+        or one of these through `box_cox_error`, `yeo_johnson_error` or `autocorrelated_error`; or
+        `poisson`, `negative_binomial`, `zero_inflated`, `binary`, `ordered_categories` or
+        `time_to_event`.
     output : str, optional
         The name of this kind of levels: its sites are then ``DV_metabolite``, ``IPRED_metabolite``,
         ``sigma_additive_metabolite`` and so on.
@@ -48,9 +55,9 @@ def observe(
     Raises
     ------
     ModelError
-        The prediction has another shape, or levels of several kinds are observed as one. Levels that
-        a trial does not have are nothing to a twin or a simulation; `popk.fit` refuses to learn from
-        none.
+        The prediction or a cumulative hazard has another shape, an endpoint is given a scale, or
+        levels of several kinds are observed as one. Levels that a trial does not have are nothing to a
+        twin or a simulation; `popk.fit` refuses to learn from none.
     """
     if jnp.shape(prediction) != trial.time.shape:
         raise ModelError(
@@ -58,25 +65,64 @@ def observe(
             f"for each subject and record, {trial.time.shape}"
         )
     kinds, suffix = _kinds(trial, DVID, CMT), f"_{output}" if output else ""
-    sigmas = {n: known_or_sampled(f"sigma_{n}{suffix}", prior) for n, prior in error.priors.items()}
+    begins = "" if isinstance(error, Endpoint) else "sigma_"
+    values = {
+        n: known_or_sampled(f"{begins}{n}{suffix}", prior) for n, prior in error.priors.items()
+    }
     numpyro.deterministic(f"IPRED{suffix}", prediction)
     o = trial.observations
     own = jnp.ones(o.value.shape, dtype=bool)
     if kinds != trial.design.observed:
         own = (DVID is None) | (o.kind == DVID)
         own = own & ((CMT is None) | (o.compartment == CMT))
-    if scale is not None:
-        scale = by_subject("the scale of the error", scale, trial, "popk.individual() gives")
-        with numpyro.plate("subject", trial.n_subjects, dim=-2):
-            numpyro.deterministic(f"error_scale{suffix}", scale)
-    levels = Residual(
-        prediction[o.subject, o.record], sigmas, error, o, own, trial.design.below,
-        scale=scale, time=trial.time if error.autocorrelated else None,
-    )  # fmt: skip
+    levels: Any
+    if isinstance(error, Endpoint):
+        _check_endpoint(trial, prediction, error, scale)
+        levels = distribution_of(error, prediction, values, o, own, present=bool(kinds))
+    else:
+        if scale is not None:
+            scale = by_subject("the scale of the error", scale, trial, "popk.individual() gives")
+            with numpyro.plate("subject", trial.n_subjects, dim=-2):
+                numpyro.deterministic(f"error_scale{suffix}", scale)
+        levels = Residual(
+            prediction[o.subject, o.record], values, error, o, own, trial.design.below,
+            scale=scale, time=trial.time if error.autocorrelated else None,
+        )  # fmt: skip
+    asked = " ".join(f"{n} {v}" for n, v in (("DVID", DVID), ("CMT", CMT)) if v is not None)
+    infer = {"kinds": kinds, "asked": asked}
+    if isinstance(error, Endpoint):
+        infer["endpoint"] = Outcomes(error.name, error.rules, error.signed, kinds)
     with numpyro.plate("observation", o.value.shape[0]):
         given = o.value if trial.given else None
-        asked = " ".join(f"{n} {v}" for n, v in (("DVID", DVID), ("CMT", CMT)) if v is not None)
-        numpyro.sample(f"DV{suffix}", levels, obs=given, infer={"kinds": kinds, "asked": asked})
+        numpyro.sample(f"DV{suffix}", levels, obs=given, infer=infer)
+
+
+def _check_endpoint(trial: Trial, prediction: Any, endpoint: Endpoint, scale: Any) -> None:
+    """Refuse what an endpoint cannot be given, and say where a hazard cannot be."""
+    if scale is not None:
+        raise ModelError(
+            f"observe() was given a scale with an endpoint ({endpoint.name}), which has no residual "
+            f"error; put what differs between subjects into the prediction"
+        )
+    if not isinstance(endpoint.law, Risk):
+        return
+    total = jnp.asarray(endpoint.law.cumulative_hazard)
+    if total.shape != trial.time.shape:
+        raise ModelError(
+            f"time_to_event() was given a cumulative hazard of shape {total.shape}; it needs one value "
+            f"for each subject and record, {trial.time.shape}"
+        )
+    before = jnp.concatenate([jnp.zeros_like(total[:, :1]), total[:, :-1]], axis=1)
+    fell = trial.recorded & (total - before < -FALL * (1 + jnp.abs(before)))
+    wrong = {
+        "the cumulative hazard falls here; it may only grow, so nothing may reset its compartment "
+        "(EVID 3 or 4, SS 1) and no hazard be negative": fell,
+        "the hazard is negative here; guard the formula, or narrow the priors": (
+            trial.recorded & (prediction < 0)
+        ),
+    }
+    for says, where in wrong.items():
+        failing(says, jnp.where(where.any(1), where.argmax(1), -1))
 
 
 def _kinds(trial: Trial, DVID: int | None, CMT: int | None) -> tuple[tuple[int, int], ...]:

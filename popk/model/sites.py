@@ -13,6 +13,7 @@ import numpyro
 import numpyro.distributions as dist
 from numpyro import handlers
 
+from popk.model.outcomes import Outcomes, check_outcomes
 from popk.priors import Fixed
 from popk.trial import Trial
 
@@ -93,6 +94,8 @@ class Sites(NamedTuple):
         The parameters that vary between occasions, for each site that holds how.
     unseen : dict of str to str
         The sites of levels of which the trial has none, and what they ask for: ``DVID 3 CMT 2``.
+    endpoints : dict of str to Outcomes
+        The sites of levels that are outcomes of an endpoint.
     """
 
     all: dict[str, Site]
@@ -100,6 +103,12 @@ class Sites(NamedTuple):
     transforms: dict[str, str]
     iov: dict[str, tuple[str, ...]]
     unseen: dict[str, str]
+    endpoints: dict[str, Outcomes]
+
+    @property
+    def outcomes(self) -> list[tuple[int, int]]:
+        """Return the kinds of levels (CMT, DVID) that are outcomes of an endpoint."""
+        return [kind for endpoint in self.endpoints.values() for kind in endpoint.kinds]
 
     def named(self, *kinds: str) -> list[str]:
         """Return the names of the sites of some kinds, in the model's order."""
@@ -129,6 +138,8 @@ def describe(model: Model, trial: Trial) -> Sites:
     ------
     ModelError
         The model observes nothing, or a site bears the name of an axis.
+    DataError
+        A DV is no outcome of the endpoint that the model observes there.
     """
     leaves, structure = jax.tree.flatten(trial.arrays())
     shapes = tuple((np.shape(x), np.result_type(x)) for x in leaves)
@@ -142,6 +153,7 @@ def describe(model: Model, trial: Trial) -> Sites:
     if trial.source:
         for column in columns:
             _check_occasions(trial, column)
+        check_outcomes(trial, found.endpoints)
     return found
 
 
@@ -200,9 +212,10 @@ def _described(
     observed = {n: m["infer"] for n, m in seen.items() if "kinds" in m.get("infer", {})}
     _check_levels(observed, jax.tree.unflatten(structure, shapes))
     unseen = {n: asks["asked"] for n, asks in observed.items() if not asks["kinds"]}
+    endpoints = {n: asks["endpoint"] for n, asks in observed.items() if "endpoint" in asks}
     iov = {n: infer["iov"] for n, infer in occasions.items()}
     columns = tuple(infer["column"] for infer in occasions.values())
-    return Sites(sites, parameters, transforms, iov, unseen), columns
+    return Sites(sites, parameters, transforms, iov, unseen, endpoints), columns
 
 
 def _check_levels(observed: Mapping[str, Any], trial: Trial) -> None:

@@ -3,5 +3,8 @@
 from popk.plots.goodness import individual_fits, observed_predicted, residuals
 from popk.plots.predictive import vpc
 from popk.plots.sampling import forest, trace
+from popk.plots.survival import kaplan_meier
 
-__all__ = ["forest", "individual_fits", "observed_predicted", "residuals", "trace", "vpc"]
+__all__ = [
+    "forest", "individual_fits", "kaplan_meier", "observed_predicted", "residuals", "trace", "vpc",
+]  # fmt: skip
