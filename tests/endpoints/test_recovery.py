@@ -43,7 +43,11 @@ def simulated(values, seed):
         event = values["SCALE_pop"] * (draw.exponential() / drug) ** (1 / values["SHAPE_pop"])
         left = min(END, draw.uniform(30, 120))
         levels = [
-            (t, 1, dose / V * np.exp(-CL / V * t) * (1 + values["sigma_proportional"] * draw.normal()))
+            (
+                t,
+                1,
+                dose / V * np.exp(-CL / V * t) * (1 + values["sigma_proportional"] * draw.normal()),
+            )
             for t in SAMPLED
         ]
         seen = [*levels, (min(event, left), 2, float(event <= left))]
