@@ -51,14 +51,31 @@ class Curve(NamedTuple):
     censored: np.ndarray
 
 
+class _Followed(NamedTuple):
+    """What becomes of simulated subjects.
+
+    Attributes
+    ----------
+    grid : Float[ndarray, "followed"]
+        The times at which all who are followed up have a record, after 0.
+    when : Float[ndarray, "sample subject"]
+        The time of the event, or of the last record.
+    had : Bool[ndarray, "sample subject"]
+        Whether there was an event.
+    """
+
+    grid: np.ndarray
+    when: np.ndarray
+    had: np.ndarray
+
+
 def follow_up(
     trial: Trial, times: Iterable[float], *, DVID: int | None = None, CMT: int | None = None
 ) -> Trial:
     """Return the trial with further records (MDV 1) at which simulated events are looked for.
 
     A simulated event is seen at the first record at or after it, and a trial has few: often one a
-    subject. `kaplan_meier` needs the same times for all. A subject without an event is followed up to
-    its own last record, where it was censored; one who had an event to the last of the times.
+    subject. `kaplan_meier` needs the same times for all; it censors the simulated subjects itself.
 
     Parameters
     ----------
@@ -111,11 +128,10 @@ def _followed(part: pd.DataFrame, own: pd.DataFrame, times: np.ndarray) -> pd.Da
     if own.empty:
         return part
     last = own.iloc[-1]
-    asked = times if last["DV"] == 1 else times[times <= last["TIME"]]
-    after = np.searchsorted(clock, asked, side="left")
+    after = np.searchsorted(clock, times, side="left")
     # Covariates hold backward: a record has those of the next one, or of the last.
     like = part.iloc[np.minimum(after, len(part) - 1)]
-    rows = like.assign(**_ASK, TIME=asked, DVID=last["DVID"], CMT=abs(last["CMT"]))
+    rows = like.assign(**_ASK, TIME=times, DVID=last["DVID"], CMT=abs(last["CMT"]))
     place = np.concatenate([np.arange(len(part)), after - 0.5])
     return pd.concat([part, rows]).iloc[np.argsort(place, kind="stable")]
 
@@ -128,6 +144,7 @@ def kaplan_meier(
     event: int = 1,
     percentiles: Sequence[float] = (5, 50, 95),
     interval: float = 0.95,
+    seed: int = 1,
 ) -> xr.Dataset:
     r"""Return the share of subjects without an event, as observed and as the model simulates it.
 
@@ -137,7 +154,10 @@ def kaplan_meier(
     with d of n subjects at risk having the event at each time [1]_. Confidence limits are
     :math:`\hat S^{\exp(\pm z \sqrt{\hat V} / \log \hat S)}`, from Greenwood's variance of
     :math:`\log \hat S` on the scale of :math:`\log(-\log \hat S)` [2]_. The same curve is made of
-    each simulated trial.
+    each simulated trial, whose subjects are censored as the observed ones were: one who was censored
+    is so at the same time, one who had the event at a time drawn from the curve of censoring
+    beyond it. Were they followed up to the end instead, who had an event, and so is likely to have
+    one again, would be at risk for longer than others.
 
     Parameters
     ----------
@@ -153,6 +173,8 @@ def kaplan_meier(
         Over simulated trials, between 0 and 100.
     interval : float
         The probability of the observed curve's confidence limits.
+    seed : int
+        Of the times at which simulated subjects are censored.
 
     Returns
     -------
@@ -191,11 +213,13 @@ def kaplan_meier(
     ids = np.asarray(trial.ids)[np.asarray(o.subject)[seen]]
     time = np.asarray(trial.time)[np.asarray(o.subject), np.asarray(o.record)][seen]
     who = list(dict.fromkeys(ids))
-    found = _times(ids, time, np.asarray(o.value)[seen][None], who, event)
-    curve = _curve(found[0][0], found[1][0])
-    followed, predicted = _predicted(simulated, kinds, who, event)
+    when, had = (x[0] for x in _times(ids, time, np.asarray(o.value)[seen][None], who, event))
+    curve, followed = _curve(when, had), _simulated(simulated, kinds, who, event)
+    left = _censored(when, had, len(followed.when), np.random.default_rng(seed))
+    cut = np.minimum(followed.when, left), followed.had & (followed.when <= left)
+    predicted = np.stack([_at(_curve(*one), followed.grid) for one in zip(*cut, strict=True)])
     shares = np.percentile(predicted, given, axis=0)
-    return _dataset(curve, followed, shares, given, trial).assign_attrs(
+    return _dataset(curve, followed.grid, shares, given, trial).assign_attrs(
         interval=interval, event=event, replicates=len(predicted), subjects=len(who)
     ).assign(_limits(curve, interval))  # fmt: skip
 
@@ -224,10 +248,10 @@ def _kinds(simulated: xr.DataTree, output: str | None) -> list[tuple[int, int]]:
     return [(cmt, dvid) for cmt, dvid in have[name]]
 
 
-def _predicted(
+def _simulated(
     simulated: xr.DataTree, kinds: list[tuple[int, int]], who: list[str], event: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return common times of follow-up, and the share without an event [sample, time]."""
+) -> _Followed:
+    """Return when simulated subjects have the event."""
     group = simulated["posterior_predictive"].dataset
     ids = group["ID"].values.astype(str)
     chosen = np.flatnonzero(in_group(group, kinds) & np.isin(ids, who))
@@ -244,9 +268,16 @@ def _predicted(
             "of popk.predict, and tighten vague priors"
         )
     grid = _common(ids, time, who)
-    when, had = _times(ids, time, drawn, who, event)
-    shares = [_at(_curve(t, d), grid) for t, d in zip(when, had, strict=True)]
-    return np.insert(grid, 0, 0.0), np.insert(np.stack(shares), 0, 1.0, axis=1)
+    return _Followed(np.insert(grid, 0, 0.0), *_times(ids, time, drawn, who, event))
+
+
+def _censored(when: np.ndarray, had: np.ndarray, samples: int, draw: Any) -> np.ndarray:
+    """Return when simulated subjects are censored [sample, subject]."""
+    # The curve of those not yet censored, which events cut short.
+    curve = _curve(when, ~had)
+    uniform = draw.uniform(size=(samples, len(when))) * _at(curve, when)
+    place = np.searchsorted(-curve.survival, -uniform)
+    return np.where(had, np.append(curve.time, np.inf)[place], when)
 
 
 def _common(ids: np.ndarray, time: np.ndarray, who: list[str]) -> np.ndarray:

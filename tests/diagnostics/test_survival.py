@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 import popk
+from popk.diagnostics.survival import _censored
 from tests.predictions import predictions_of
 
 #: Weeks in remission under 6-mercaptopurine, and whether it ended: Freireich EJ et al. (1963), Blood
@@ -78,14 +79,41 @@ def test_numbers_at_risk_begin_with_all_subjects(check):
     assert check.attrs["subjects"] == 21
 
 
-def test_a_subject_is_followed_up_to_where_it_was_censored_or_to_the_end(leukemia):
+def test_every_subject_is_followed_up_at_all_times(leukemia):
     frame = popk.follow_up(leukemia, GRID).to_dataframe()
-    last = frame.groupby("ID", sort=False)["TIME"].max().to_numpy()
-    np.testing.assert_array_equal(last, np.where(ENDED, 35.0, WEEKS))
     added = frame[frame["MDV"].eq(1)]
     assert added["EVID"].eq(0).all()
+    np.testing.assert_array_equal(added["TIME"], np.tile(GRID, 21))
     assert len(frame) - len(added) == 21
-    assert frame.groupby("ID", sort=False)["TIME"].is_monotonic_increasing.all()
+    assert all(own.is_monotonic_increasing for _, own in frame.groupby("ID", sort=False)["TIME"])
+
+
+def test_simulated_subjects_are_censored_when_they_were_or_later_than_their_event():
+    when, had = np.array([2.0, 4.0, 6.0, 8.0]), np.array([True, False, True, False])
+    left = _censored(when, had, 20_000, np.random.default_rng(0))
+    np.testing.assert_array_equal(left[:, [1, 3]], np.tile([4.0, 8.0], (20_000, 1)))
+    # Of three at risk of being censored at 4 one is, and the one left at 8 is.
+    assert (left[:, 0] == 4.0).mean() == pytest.approx(1 / 3, abs=4 * np.sqrt(0.25 / 20_000))
+    assert set(np.unique(left[:, 0])) == {4.0, 8.0}
+    assert set(np.unique(left[:, 2])) == {8.0}
+
+
+def test_censoring_does_not_move_the_predicted_curve():
+    # Half of the subjects have twice the hazard of the others, and leave at random.
+    draw, n = np.random.default_rng(1), 400
+    rate = np.where(np.arange(n) % 2, 0.16, 0.04)
+    event, left = draw.exponential(1 / rate), np.minimum(draw.uniform(5, 40, n), 30.0)
+    trial = trial_of(np.minimum(event, left), (event <= left).astype(float))
+    followed = popk.follow_up(trial, np.arange(1.0, 31.0))
+    o = followed.observations
+    subject, time = np.asarray(o.subject), np.asarray(followed.time)[o.subject, o.record]
+    again = draw.exponential(1 / rate, (40, n))[:, subject]
+    first = np.r_[True, subject[1:] != subject[:-1]]
+    before = np.where(first, 0.0, np.roll(time, 1))
+    tree = simulated(followed, (before < again) & (again <= time))
+    found = popk.kaplan_meier(tree, trial, percentiles=(50,))["predicted"][0]
+    expected = np.exp(-np.outer(found["followed"], rate)).mean(1)
+    np.testing.assert_allclose(found, expected, atol=0.02)
 
 
 def test_followed_records_are_of_the_kind_of_the_events_and_have_the_next_covariates():
@@ -95,9 +123,9 @@ def test_followed_records_are_of_the_kind_of_the_events_and_have_the_next_covari
     })  # fmt: skip
     trial = popk.read_nonmem(rows, covariates=["WT"], units={**UNITS, "WT": "kg"})
     frame = popk.follow_up(trial, [1, 4, 8], DVID=2).to_dataframe()
-    assert frame["TIME"].tolist() == [0, 1, 2, 4, 6]
-    assert frame["DVID"].tolist() == [0, 2, 1, 2, 2]
-    assert frame["WT"].tolist() == [70, 71, 71, 72, 72]
+    assert frame["TIME"].tolist() == [0, 1, 2, 4, 6, 8]
+    assert frame["DVID"].tolist() == [0, 2, 1, 2, 2, 2]
+    assert frame["WT"].tolist() == [70, 71, 71, 72, 72, 72]
 
 
 def test_the_predicted_curves_are_those_of_the_simulated_trials():
