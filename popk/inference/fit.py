@@ -192,11 +192,15 @@ def _why_impossible(model: Model, plan: Layout, trial: Trial, vector: Any) -> st
     shown = "; ".join(
         f"row {r.ROW} (ID {r.ID}, TIME {r.TIME:g}, DV {r.DV:g})" for r in rows.head(5).itertuples()
     )
+    outcomes = (
+        "; nor can a count or an event be explained where its mean or hazard is 0"
+        if describe(model, trial).endpoints
+        else ""
+    )
     return (
         f"{len(rows)} levels have zero likelihood at every starting point: {shown}. A proportional "
         f"or log-normal error cannot explain a level where the prediction is 0 (before the first "
-        f"dose): set MDV 1 there, or add an additive error; a count or an event cannot be explained "
-        f"where its mean or hazard is 0"
+        f"dose): set MDV 1 there, or add an additive error{outcomes}"
     )
 
 
