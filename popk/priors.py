@@ -19,7 +19,8 @@ class Fixed(NamedTuple):
     value: float
 
 
-Prior = float | Fixed | dist.Distribution
+Known = dist.Distribution | Fixed
+Prior = float | Known
 
 
 def fixed(value: float) -> Fixed:
@@ -112,6 +113,29 @@ def half_normal(prior: Prior) -> Fixed | dist.Distribution:
             f"popk.fixed({prior}) fixes the value itself"
         )
     return dist.HalfNormal(float(prior))
+
+
+def known_prior(name: str, prior: Any, example: str) -> Known:
+    """Return what must be a prior or a fixed value, since no number can stand for its prior.
+
+    Parameters
+    ----------
+    name : str
+        Of the parameter, as the caller gave it.
+    prior : object
+    example : str
+        A value that it may be fixed at.
+
+    Raises
+    ------
+    ValueError
+        It is neither.
+    """
+    if isinstance(prior, Fixed | dist.Distribution):
+        return prior
+    raise ValueError(
+        f"{name} is {prior!r}; give its prior, a NumPyro distribution, or popk.fixed({example})"
+    )
 
 
 _PROBABILITIES = (0.05, 0.25, 0.5, 0.75, 0.95)

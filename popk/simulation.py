@@ -1,5 +1,6 @@
 """What would be observed? Predictions of a model for given values, or for every posterior draw."""
 
+import json
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -145,7 +146,8 @@ def predict(
     DataTree
         ``posterior_predictive`` with DV and IPRED (sample, observation), and for the same draws PRED,
         the prediction at random effects of 0, all in the unit of DV; ``observed_data`` with DV, NaN
-        where nothing was measured.
+        where nothing was measured. Of an endpoint, DV are counts, categories, or 1 at the first record
+        at or after an event, and IPRED and PRED mean counts, logits or hazards.
 
     Raises
     ------
@@ -183,6 +185,12 @@ def predict(
         "seed": seed,
         "new_subjects": int(new_subjects),
         "time_unit": trial.units["TIME"],
+        "endpoints": json.dumps(
+            {
+                n.removeprefix("DV").removeprefix("_"): {"name": e.name, "kinds": e.kinds}
+                for n, e in sites.endpoints.items()
+            }
+        ),
     }
     return tree
 

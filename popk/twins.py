@@ -102,6 +102,7 @@ class Twin:
                 f"one, trial['{self.patient.ids[0]}']"
             )
         keep_compiled()
+        describe(self.model, self.patient)  # its records are outcomes of the model's endpoints
         arrays = self.patient.padded()
         sites = describe(self.model, arrays)
         population = posterior_values(
@@ -185,7 +186,7 @@ class Twin:
         future = _with_times(self.patient, wanted)
         rows = future.host.frame["ROW"].eq(_ASKED).to_numpy()
         values = self._values(future, seed)
-        if "IPRED" not in values:
+        if "IPRED" not in values or any(name.startswith("IPRED_") for name in values):
             raise ModelError("the model observes several kinds of levels; a twin forecasts one")
         ipred = values["IPRED"][:, 0, np.flatnonzero(rows)]
         level = values["DV"][:, np.flatnonzero(rows[future.host.frame["EVID"].eq(0)])]

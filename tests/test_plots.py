@@ -279,3 +279,36 @@ def test_figures_are_matplotlib_s_and_are_saved_in_any_format(same, theophylline
 def test_a_notebook_shows_a_figure_without_magic(same, theophylline):
     figure: Any = popk.plots.observed_predicted(same, theophylline)
     assert figure._repr_png_().startswith(b"\x89PNG")
+
+
+# Kaplan and Meier's curve
+
+
+@pytest.fixture(scope="module")
+def events() -> Any:
+    """Four subjects, two with an event, one censored before; half of the simulated ones have one."""
+    frame = pd.DataFrame({"ID": range(4), "TIME": [4.0, 6.0, 8.0, 10.0], "DV": [1, 0, 1, 0]})
+    observed = popk.read_nonmem(frame, units={"TIME": "day", "AMT": "mg", "DV": "1"})
+    followed = popk.follow_up(observed, np.arange(1.0, 11.0))
+    drawn = np.zeros((20, len(followed.observations.value)))
+    drawn[::2, 4] = 1.0
+    tree = predictions_of(followed, drawn)
+    tree.attrs["endpoints"] = '{"": {"name": "events", "kinds": [[0, 0]]}}'
+    return popk.kaplan_meier(tree, observed)
+
+
+def test_a_kaplan_meier_plot_shows_both_curves_their_limits_and_who_is_at_risk(events):
+    figure = popk.plots.kaplan_meier(events)
+    (ax,) = shown(figure)
+    middle, observed, low, high, censored = ax.lines
+    np.testing.assert_array_equal(middle.get_ydata(), events["predicted"].sel(percentile=50))
+    np.testing.assert_array_equal(observed.get_ydata(), [1.0, 0.75, 0.75, 0.375, 0.375])
+    assert observed.get_drawstyle() == "steps-post"
+    np.testing.assert_array_equal(low.get_ydata(), events["lower"])
+    np.testing.assert_array_equal(high.get_ydata(), events["upper"])
+    np.testing.assert_array_equal(censored.get_xdata(), [6.0, 10.0])
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == [
+        "0\n4", "2\n4", "4\n4", "6\n3", "8\n2", "10\n1",
+    ]  # fmt: skip
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("Time (day)", "Subjects without an event")
+    assert texts_overlap(figure) == []

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import xarray as xr
 
+from popk.diagnostics.kinds import are_levels
 from popk.diagnostics.vpc import same_records
 from popk.model.sites import ModelError
 from popk.priors import fixed
@@ -34,12 +35,12 @@ def predictions(simulated: xr.DataTree, trial: Trial) -> xr.Dataset:
     Dataset
         ``DV``, and the posterior medians ``PRED`` (random effects of 0) and ``IPRED``, all
         (observation) in the unit of DV, with ID and TIME. Levels that were not measured or are
-        below the limit of quantification are left out.
+        below the limit of quantification are left out, and so are events, categories and counts.
 
     Raises
     ------
     ModelError
-        `simulated` is of new subjects, or of another trial.
+        `simulated` is of new subjects or of another trial, or has no levels.
     """
     if int(simulated.attrs.get("new_subjects", 0)):
         raise ModelError(
@@ -48,13 +49,19 @@ def predictions(simulated: xr.DataTree, trial: Trial) -> xr.Dataset:
         )
     same_records(simulated, trial)
     group, o = simulated["posterior_predictive"].dataset, trial.observations
-    seen = np.flatnonzero(np.asarray(o.exact))
+    seen = np.flatnonzero(_seen(simulated, trial))
     chosen = group[["PRED", "IPRED"]].isel(observation=seen)
     result = chosen.median("sample").assign(DV=("observation", np.asarray(o.value)[seen]))
     for values in result.data_vars.values():
         values.attrs["units"] = trial.units["DV"]
     result["TIME"].attrs["units"] = trial.units["TIME"]
     return result
+
+
+def _seen(simulated: xr.DataTree, trial: Trial) -> np.ndarray:
+    """Return which observations are levels that were quantified."""
+    o = trial.observations
+    return np.asarray(o.exact) & are_levels(simulated, trial)
 
 
 def residuals(simulated: xr.DataTree, posterior: xr.DataTree, trial: Trial) -> xr.Dataset:
@@ -94,7 +101,9 @@ def residuals(simulated: xr.DataTree, posterior: xr.DataTree, trial: Trial) -> x
     }
     error = _error(tuple(sorted(sigmas)))
     level, ipred = result["DV"].values, result["IPRED"].values
-    spread = np.asarray(error.spread(ipred, **sigmas)) * _scale(group, trial)
+    spread = np.asarray(error.spread(ipred, **sigmas)) * _scale(
+        group, trial, _seen(simulated, trial)
+    )
     # A prediction of 0 has no proportional and no log-normal error: its residual is not a number.
     known = (spread > 0) & ((ipred > 0) | (not error.log))
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -104,14 +113,14 @@ def residuals(simulated: xr.DataTree, posterior: xr.DataTree, trial: Trial) -> x
     return result
 
 
-def _scale(group: xr.Dataset, trial: Trial) -> np.ndarray | float:
+def _scale(group: xr.Dataset, trial: Trial, seen: np.ndarray) -> np.ndarray | float:
     """Return what multiplies the standard deviation of each level that `predictions` keeps."""
     if "error_scale" not in group:
         return 1.0
     o, scale = trial.observations, group["error_scale"].median(["chain", "draw"])
     if "record" in scale.dims:
         raise ModelError("IWRES needs a scale of the error that is constant in each subject")
-    return scale.values[np.asarray(o.subject)[np.asarray(o.exact)]]
+    return scale.values[np.asarray(o.subject)[seen]]
 
 
 def _error(names: tuple[str, ...]) -> ResidualError:

@@ -15,11 +15,12 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from popk.endpoints import PARAMETERS
 from popk.inference.convergence import population_draws
 from popk.variability import cv_percent
 
 #: Parameters stand in this order; an effect is any other population parameter of a model.
-KINDS = ("typical", "effect", "omega", "gamma", "tau", "corr", "sigma")
+KINDS = ("typical", "effect", "omega", "gamma", "tau", "corr", "sigma", "endpoint")
 
 
 def summary(posterior: xr.DataTree, interval: float = 0.9) -> pd.DataFrame:
@@ -36,8 +37,8 @@ def summary(posterior: xr.DataTree, interval: float = 0.9) -> pd.DataFrame:
     -------
     DataFrame
         Indexed by parameter: typical values and other effects, then ``omega_*``, ``gamma_*``, ``tau_*``,
-        ``corr[...]`` and ``sigma_*``; what is fixed is left out. A number that has no meaning for a
-        parameter is NaN.
+        ``corr[...]``, ``sigma_*`` and those of endpoints; what is fixed is left out. A number that
+        has no meaning for a parameter is NaN.
 
         ``median``, ``lower``, ``upper`` : of the posterior, in the parameter's unit (``omega_*``,
         ``gamma_*`` and ``tau_*`` are standard deviations, on the log scale unless the model says otherwise).
@@ -99,6 +100,8 @@ def kind(name: str) -> str:
     """Return which of `KINDS` a population parameter is."""
     if name.endswith("_pop"):
         return "typical"
+    if name.split("_")[0] in PARAMETERS:
+        return "endpoint"
     return next((k for k in KINDS[2:] if name.startswith((f"{k}_", f"{k}["))), "effect")
 
 

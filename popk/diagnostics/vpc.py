@@ -20,6 +20,7 @@ import numpy as np
 import xarray as xr
 
 from popk.diagnostics.bins import Bins, edges_of, places
+from popk.diagnostics.kinds import are_levels
 from popk.model.sites import ModelError
 from popk.trial import Trial
 
@@ -58,8 +59,9 @@ def vpc(
     r"""Return observed percentiles of the levels in bins of TIME, and what the model says of them.
 
     Levels below the limit of quantification are left out, and so are simulated levels that fall
-    below the limit of their record; and the same above an upper limit. With prediction correction
-    each level is brought to the typical prediction of its bin [2]_,
+    below the limit of their record; and the same above an upper limit. Events, categories and
+    counts are no levels. With prediction correction each level is brought to the typical prediction
+    of its bin [2]_,
 
     .. math:: y^{pc}_{ij} = y_{ij}\,\widetilde{PRED}_{bin} / PRED_{ij}
 
@@ -96,7 +98,8 @@ def vpc(
     Raises
     ------
     ModelError
-        `simulated` is no simulation of new subjects of this trial, or has fewer than 20 draws.
+        `simulated` is no simulation of new subjects of this trial, has fewer than 20 draws, or no
+        levels.
     ValueError
         The bins, percentiles or interval cannot be used.
 
@@ -107,7 +110,7 @@ def vpc(
     >>> popk.vpc(simulated, trial)["observed"].sel(percentile=50)  # doctest: +SKIP
     """
     _check(simulated, trial, percentiles, interval)
-    measured = np.asarray(trial.observations.measured)
+    measured = np.asarray(trial.observations.measured) & are_levels(simulated, trial)
     levels = _levels(simulated, trial, measured)
     seen = ~np.isnan(levels.observed)
     edges = edges_of(levels.time[seen], bins, trial.units["TIME"])

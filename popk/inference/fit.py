@@ -19,6 +19,7 @@ import xarray as xr
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from popk.endpoints import PARAMETERS
 from popk.inference import nuts
 from popk.inference.compilation import keep_compiled
 from popk.inference.convergence import ConvergenceWarning, convergence
@@ -191,10 +192,15 @@ def _why_impossible(model: Model, plan: Layout, trial: Trial, vector: Any) -> st
     shown = "; ".join(
         f"row {r.ROW} (ID {r.ID}, TIME {r.TIME:g}, DV {r.DV:g})" for r in rows.head(5).itertuples()
     )
+    outcomes = (
+        "; nor can a count or an event be explained where its mean or hazard is 0"
+        if describe(model, trial).endpoints
+        else ""
+    )
     return (
         f"{len(rows)} levels have zero likelihood at every starting point: {shown}. A proportional "
         f"or log-normal error cannot explain a level where the prediction is 0 (before the first "
-        f"dose): set MDV 1 there, or add an additive error"
+        f"dose): set MDV 1 there, or add an additive error{outcomes}"
     )
 
 
@@ -280,7 +286,7 @@ def _tree(
 
 
 def _is_fixed(name: str, sites: Sites) -> bool:
-    kinds = ("omega_", "gamma_", "tau_", "sigma_", "degrees")
+    kinds = ("omega_", "gamma_", "tau_", "sigma_", "degrees", *PARAMETERS)
     return sites.all[name].kind == "deterministic" and name.startswith(kinds)
 
 

@@ -32,6 +32,7 @@ from numpyro.primitives import Messenger
 
 from popk.inference.density import Layout, Vector, layout
 from popk.model.levels import Curvatures, curvatures_of, levels_of
+from popk.model.outcomes import of_kinds
 from popk.model.sites import Model, ModelError, describe
 from popk.trial import Trial
 
@@ -254,7 +255,8 @@ def map_estimate(
         + \ln|\Omega| + \ln|H|
 
     which is NONMEM's FOCE INTERACTION objective (without N ln 2 pi), and its posterior covariance
-    (ETC) is the inverse of H.
+    (ETC) is the inverse of H. A count or a category contributes -2 ln P. Times to events are refused:
+    their likelihood depends on two predictions.
 
     Parameters
     ----------
@@ -280,7 +282,7 @@ def map_estimate(
     ModelError
         A population value is missing, or the model has no random effects.
     ValueError
-        `start` has another shape, or `starts` is below 1.
+        `start` has another shape, `starts` is below 1, or the model observes events.
     """
     sites = describe(model, trial)
     missing = [n for n in sites.named("population") if n not in values]
@@ -303,7 +305,7 @@ def map_estimate(
     np.add.at(
         levels,
         np.asarray(trial.observations.subject),
-        np.asarray(trial.observations.measured, dtype=float),
+        np.asarray(trial.observations.measured & ~of_kinds(trial, sites.outcomes), dtype=float),
     )
     objective = -2 * np.asarray(modes.joint) - (levels + size) * np.log(2 * np.pi) + logdet
     return xr.Dataset(

@@ -15,6 +15,7 @@ import numpyro.distributions as dist
 from numpyro import handlers
 
 from popk.model.levels import levels_of
+from popk.model.outcomes import Outcomes, check_outcomes
 from popk.priors import Fixed
 from popk.trial import Trial
 
@@ -112,6 +113,8 @@ class Sites(NamedTuple):
         The classes of a mixture that subjects may be of.
     levels : dict of str to tuple of float
         The groups of subjects that there are, for each column that has random effects above the subject.
+    endpoints : dict of str to Outcomes
+        The sites of levels that are outcomes of an endpoint.
     """
 
     all: dict[str, Site]
@@ -119,8 +122,14 @@ class Sites(NamedTuple):
     transforms: dict[str, str]
     iov: dict[str, tuple[str, ...]]
     unseen: dict[str, str]
+    endpoints: Mapping[str, Outcomes] = MappingProxyType({})
     classes: tuple[str, ...] = ()
     levels: Mapping[str, tuple[float, ...]] = MappingProxyType({})
+
+    @property
+    def outcomes(self) -> list[tuple[int, int]]:
+        """Return the kinds of levels (CMT, DVID) that are outcomes of an endpoint."""
+        return [kind for endpoint in self.endpoints.values() for kind in endpoint.kinds]
 
     def named(self, *kinds: str) -> list[str]:
         """Return the names of the sites of some kinds, in the model's order."""
@@ -150,6 +159,8 @@ def describe(model: Model, trial: Trial) -> Sites:
     ------
     ModelError
         The model observes nothing, or a site bears the name of an axis.
+    DataError
+        A DV is no outcome of the endpoint that the model observes there.
     """
     leaves, structure = jax.tree.flatten(trial.arrays())
     shapes = tuple((np.shape(x), np.result_type(x)) for x in leaves)
@@ -165,6 +176,7 @@ def describe(model: Model, trial: Trial) -> Sites:
             _check_occasions(trial, column)
         for column, levels in found.levels.items():
             _check_levels_of(trial, column, levels)
+        check_outcomes(trial, found.endpoints)
     return found
 
 
@@ -222,44 +234,52 @@ def _described(
         if type(error).__module__.startswith("popk."):
             raise
         raise ModelError(_raised(model, error)) from error
-    own = seen["eta"]["infer"] if "eta" in seen else {}
-    parameters, transforms = own.get("parameters", ()), own.get("transforms", {})
-    occasions = {n: m["infer"] for n, m in seen.items() if "iov" in m.get("infer", {})}
-    sites = {}
-    for name, message in seen.items():
-        if message["type"] in ("sample", "deterministic"):
-            check_name(name)
-            if name == "class_considered":
-                continue
-            stray = {"eta_coordinate", "log_likelihood", "kappa"} - {*occasions}
-            if name in stray or (name == "eta" and not parameters):
-                raise ModelError(_reserved(name))
-            sites[name] = _site(name, message)
-    observed = {n: m["infer"] for n, m in seen.items() if "kinds" in m.get("infer", {})}
     trial = jax.tree.unflatten(structure, shapes)
+    said = {n: m.get("infer", {}) for n, m in seen.items()}
+    occasions = {n: infer for n, infer in said.items() if "iov" in infer}
+    observed = {n: infer for n, infer in said.items() if "kinds" in infer}
     _check_levels(observed, trial)
-    unseen = {n: asks["asked"] for n, asks in observed.items() if not asks["kinds"]}
-    iov = {n: infer["iov"] for n, infer in occasions.items()}
-    columns = tuple(infer["column"] for infer in occasions.values())
-    known = [m["infer"] for m in seen.values() if "levels" in m.get("infer", {})]
-    levels = {infer["column"]: infer["levels"] for infer in known}
+    levels = {infer["column"]: infer["levels"] for infer in said.values() if "levels" in infer}
     for column in levels:
         check_name(column)
-    classes = _classes(observed)
-    if classes and parameters and sites["eta"].dims != ("subject", "class", "parameter"):
+    found = Sites(
+        all=_named(seen, occasions),
+        parameters=said.get("eta", {}).get("parameters", ()),
+        transforms=said.get("eta", {}).get("transforms", {}),
+        iov={n: infer["iov"] for n, infer in occasions.items()},
+        unseen={n: asks["asked"] for n, asks in observed.items() if not asks["kinds"]},
+        endpoints={n: asks["endpoint"] for n, asks in observed.items() if "endpoint" in asks},
+        classes=next((asks["classes"] for asks in observed.values() if "classes" in asks), ()),
+        levels=levels,
+    )
+    if found.classes:
+        _check_classes(found)
+        shape = (trial.n_subjects, 1, len(found.classes))
+        found.all["class_probability"] = Site("individual", ("subject", "class"), shape)
+    return found, tuple(infer["column"] for infer in occasions.values())
+
+
+def _named(seen: Mapping[str, Any], occasions: Mapping[str, Any]) -> dict[str, Site]:
+    """Return the sites of a trace, refusing names that are kept for something else."""
+    sites = {}
+    stray = {"eta_coordinate", "log_likelihood", "kappa"} - {*occasions}
+    for name, message in seen.items():
+        if message["type"] not in ("sample", "deterministic") or name == "class_considered":
+            continue
+        check_name(name)
+        if name in stray or (name == "eta" and "parameters" not in message["infer"]):
+            raise ModelError(_reserved(name))
+        sites[name] = _site(name, message)
+    return sites
+
+
+def _check_classes(sites: Sites) -> None:
+    """Refuse random effects that are common to the classes of a mixture."""
+    if sites.parameters and sites.all["eta"].dims != ("subject", "class", "parameter"):
         raise ModelError(
             "the model has a mixture, and random effects that are common to its classes; give each class "
             "its own: popk.individual(trial, classes=mix, ...)"
         )
-    if classes:
-        shape = (trial.n_subjects, 1, len(classes))
-        sites["class_probability"] = Site("individual", ("subject", "class"), shape)
-    return Sites(sites, parameters, transforms, iov, unseen, classes, levels), columns
-
-
-def _classes(observed: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the classes of a model's mixture, none where it has none."""
-    return next((asks["classes"] for asks in observed.values() if "classes" in asks), ())
 
 
 def _check_levels(observed: Mapping[str, Any], trial: Trial) -> None:

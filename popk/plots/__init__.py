@@ -4,7 +4,9 @@ from popk.plots.goodness import individual_fits, observed_predicted, residuals
 from popk.plots.influence import covariate_forest
 from popk.plots.predictive import vpc
 from popk.plots.sampling import forest, trace
+from popk.plots.survival import kaplan_meier
 
 __all__ = [
-    "covariate_forest", "forest", "individual_fits", "observed_predicted", "residuals", "trace", "vpc",
+    "covariate_forest", "forest", "individual_fits", "kaplan_meier", "observed_predicted", "residuals",
+    "trace", "vpc",
 ]  # fmt: skip

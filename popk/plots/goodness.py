@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from popk.diagnostics.kinds import are_levels, in_group, outcomes_of
 from popk.diagnostics.residuals import predictions, trend
 from popk.diagnostics.residuals import residuals as weighted
 from popk.model.sites import ModelError
@@ -54,14 +55,16 @@ def individual_fits(
     Figure
         One panel a subject, all with the same axis of levels, and of time unless most subjects end
         long before the last one. A level below or above a limit of quantification is a triangle at its
-        limit.
+        limit. Events, categories and counts are not shown.
 
     Raises
     ------
     ModelError
-        `simulated` is of new subjects, or lacks a subject of the trial.
+        `simulated` is of new subjects, lacks a subject of the trial, or has no levels.
     """
     group = simulated["posterior_predictive"].dataset
+    shown = are_levels(simulated, trial)
+    group = group.isel(observation=~in_group(group, outcomes_of(simulated)))
     known = set(group["ID"].values.astype(str))
     lacking = [one for one in trial.ids if one not in known]
     if int(simulated.attrs.get("new_subjects", 0)) or lacking:
@@ -77,13 +80,13 @@ def individual_fits(
     if together:
         spans = [(min(start for start, _ in spans), max(ends))] * trial.n_subjects
     picture, axes = _grid(trial, together=together)
-    bottom, top = _heights(group, trial, tails, log=log)
+    bottom, top = _heights(group, trial, shown, tails, log=log)
     for i, ax in enumerate(axes):
         ax.set(xlim=spans[i], ylim=(bottom, top))
         if log:
             logarithmic(ax, "y")
         _curves(ax, group.isel(observation=group["ID"].values == trial.ids[i]), tails)
-        _levels(ax, trial, i)
+        _levels(ax, trial, shown, i)
     legend(picture, axes[0], 6)
     return picture
 
@@ -96,11 +99,12 @@ def _span(times: np.ndarray) -> tuple[float, float]:
 
 
 def _heights(
-    group: xr.Dataset, trial: Trial, tails: tuple[float, float], *, log: bool
+    group: xr.Dataset, trial: Trial, levels: np.ndarray, tails: tuple[float, float], *, log: bool
 ) -> tuple[float, float]:
     """Return what all panels span in level: what was observed, and the band of new levels."""
     o = trial.observations
-    shown = np.where(o.above, o.upper, np.where(o.below, o.limit, o.value))[np.asarray(o.measured)]
+    shown = np.where(o.above, o.upper, np.where(o.below, o.limit, o.value))
+    shown = shown[np.asarray(o.measured) & levels]
     high = np.quantile(group["DV"].values, tails[1], axis=0)
     top = 1.05 * float(max(shown.max(initial=0.0), high.max()))
     if log:  # down to the lowest level: bands may reach 0 and below
@@ -156,9 +160,9 @@ def _curves(ax: Axes, own: xr.Dataset, tails: tuple[float, float]) -> None:
         ax.plot(time, middle["IPRED"], color=BLUE, lw=1.2, label=f"{first}IPRED")
 
 
-def _levels(ax: Axes, trial: Trial, subject: int) -> None:
+def _levels(ax: Axes, trial: Trial, levels: np.ndarray, subject: int) -> None:
     o = trial.observations
-    own = np.asarray(o.measured) & (np.asarray(o.subject) == subject)
+    own = np.asarray(o.measured) & levels & (np.asarray(o.subject) == subject)
     time = np.asarray(trial.time)[subject, np.asarray(o.record)]
     seen = own & np.asarray(o.exact)
     ax.scatter(time[seen], np.asarray(o.value)[seen], zorder=3, label="observed", **POINTS)

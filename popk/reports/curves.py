@@ -7,7 +7,7 @@ from popk.trial import Trial
 
 #: What a record asks for that only wants a prediction.
 ASK = {
-    "EVID": 0, "AMT": 0.0, "RATE": 0.0, "II": 0.0, "ADDL": 0, "SS": 0, "CMT": 0,
+    "EVID": 0, "AMT": 0.0, "RATE": 0.0, "II": 0.0, "ADDL": 0, "SS": 0,
     "DV": np.nan, "MDV": 1, "BLQ": 0, "LLOQ": np.nan, "ALQ": 0, "ULOQ": np.nan,
 }  # fmt: skip
 
@@ -29,6 +29,7 @@ def with_curves(trial: Trial, points: int = 60) -> Trial:
         the value of the later one, as in NONMEM.
     """
     frame = trial.host.frame.reset_index(drop=True)
+    kinds = _kinds(frame)
     asked = []
     for _, own in frame.groupby("ID", sort=False):
         step = max(float(np.ptp(own["TIME"])), 1e-9) / points
@@ -43,8 +44,15 @@ def with_curves(trial: Trial, points: int = 60) -> Trial:
     if not asked:
         return trial
     order, like, when = (np.array(column) for column in zip(*asked, strict=True))
-    extra = frame.loc[like].assign(TIME=when, **ASK)
+    extra = frame.loc[like].assign(TIME=when, **ASK, **kinds.loc[like])
     rows = pd.concat([frame, extra], ignore_index=True)
     place = np.concatenate([np.arange(len(frame), dtype=float), order])
     dense = rows.iloc[np.argsort(place, kind="stable")].reset_index(drop=True)
     return trial.replaced(dense.astype({name: frame[name].dtype for name in frame}))
+
+
+def _kinds(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the CMT and DVID of each row's next level, or of its last one: a dose has none."""
+    level = frame[["CMT", "DVID"]].abs().where(frame["EVID"].eq(0))
+    own = level.groupby(frame["ID"], sort=False).bfill()
+    return own.groupby(frame["ID"], sort=False).ffill().fillna(0)

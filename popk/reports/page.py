@@ -2,18 +2,23 @@
 
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import numpy as np
 import xarray as xr
+from matplotlib.figure import Figure
 
 from popk import plots
+from popk.diagnostics.kinds import are_levels, endpoints_of
+from popk.diagnostics.survival import follow_up, kaplan_meier
 from popk.diagnostics.vpc import vpc
 from popk.inference.compilation import keep_compiled
 from popk.inference.convergence import MAX_RHAT, MIN_ESS, Convergence, convergence
-from popk.model.sites import Model, ModelError
+from popk.model.outcomes import of_kinds
+from popk.model.sites import Model, ModelError, describe
 from popk.plots.picture import number
 from popk.reports import text
 from popk.reports.curves import with_curves
@@ -28,6 +33,10 @@ DRAWS = 320
 MOST_PANELS = 60
 #: Levels of which the middle 90% span more than this factor are shown on logarithmic axes.
 WIDE = 15.0
+#: Simulated subjects are followed up for events at so many times.
+FOLLOWED = 60
+
+Figures = dict[str, tuple[Figure, str]]
 
 
 def report(
@@ -86,7 +95,7 @@ def report(
         title=text.title(model, posterior),
         subtitle=text.subtitle(posterior, trial),
         verdict=_verdict(found, posterior, model, trial),
-        data=text.data(trial),
+        data=text.data(trial, describe(model, trial).endpoints),
         model=text.model(model, posterior),
         parameters=text.parameters(posterior, trial),
         figures=_figures(model, posterior, trial, seed, draws),
@@ -142,22 +151,45 @@ def _figures(
 ) -> dict[str, Any]:
     """Return the page's pictures, and the numbers that their captions name."""
     options: dict[str, Any] = {"seed": seed, "draws": draws}
-    new = predict(model, posterior, trial, new_subjects=True, **options)
     same = predict(model, posterior, trial, **options)
     some = trial if trial.n_subjects <= MOST_PANELS else trial[trial.ids[:MOST_PANELS]]
+    facts: dict[str, Any] = {"no_levels": "", "no_residuals": ""}
+    figures: Figures = {}
+    try:
+        are_levels(same, trial)
+        figures, facts = _of_levels(model, posterior, trial, some, same=same, **options)
+    except ModelError as error:  # counts, categories or events alone
+        facts["no_levels"] = str(error)
+    figures |= {
+        **_of_events(model, posterior, trial, endpoints_of(same), **options),
+        "trace": (plots.trace(posterior), "Traces of the population parameters"),
+        "forest": (plots.forest(posterior), "Intervals of the population parameters"),
+    }
+    return {
+        "svg": {name: inline(figure, name, says) for name, (figure, says) in figures.items()},
+        "panels": some.n_subjects,
+        "subjects": trial.n_subjects,
+        **facts,
+    }
+
+
+def _of_levels(
+    model: Model, posterior: xr.DataTree, trial: Trial, some: Trial,
+    *, same: xr.DataTree, seed: int, draws: int,
+) -> tuple[Figures, dict[str, Any]]:  # fmt: skip
+    """Return the pictures of levels, and the numbers that their captions name."""
+    new = predict(model, posterior, trial, new_subjects=True, seed=seed, draws=draws)
     count = posterior["posterior"].sizes["chain"] * posterior["posterior"].sizes["draw"]
     # More draws make the bands' edges smooth; whole batches, see DRAWS.
     many = max(min(3 * draws, count) // 32 * 32, 1)
     curves = predict(model, posterior, with_curves(some), seed=seed, draws=many)
-    log = _wide(trial)
+    log = _wide(trial, are_levels(same, trial))
     check, corrected = vpc(new, trial), vpc(new, trial, prediction_corrected=True)
     figures = {
         "gof": (plots.observed_predicted(same, trial), "Observed against predicted levels"),
         "vpc": (plots.vpc(check, log=log), "Visual predictive check"),
         "pcvpc": (plots.vpc(corrected, log=log), "Prediction-corrected visual predictive check"),
         "fits": (plots.individual_fits(curves, some, log=log), "Individual fits"),
-        "trace": (plots.trace(posterior), "Traces of the population parameters"),
-        "forest": (plots.forest(posterior), "Intervals of the population parameters"),
     }
     if log:
         again = plots.observed_predicted(same, trial, log=True)
@@ -168,19 +200,38 @@ def _figures(
         figures["iwres"] = (weighted, "Individual weighted residuals")
     except ModelError as error:  # a residual error of the user's own
         no_residuals = str(error)
-    return {
-        "svg": {name: inline(figure, name, says) for name, (figure, says) in figures.items()},
+    return figures, {
+        "no_levels": "",
         "no_residuals": no_residuals,
         "bins": check.sizes["bin"],
         "replicates": check.attrs["replicates"],
         "left_out": check.attrs["levels_left_out"],
-        "panels": some.n_subjects,
-        "subjects": trial.n_subjects,
     }
 
 
-def _wide(trial: Trial) -> bool:
+def _of_events(
+    model: Model, posterior: xr.DataTree, trial: Trial, endpoints: Mapping[str, Any],
+    *, seed: int, draws: int,
+) -> Figures:  # fmt: skip
+    """Return a picture of each kind of events."""
+    figures: Figures = {}
     o = trial.observations
-    level = np.asarray(o.value[o.exact & (o.value > 0)])
+    for name, endpoint in endpoints.items():
+        own = of_kinds(trial, endpoint["kinds"]) & np.asarray(o.measured)
+        if endpoint["name"] != "events" or not own.any():
+            continue
+        cmt, dvid = endpoint["kinds"][0]
+        end = float(np.asarray(trial.time)[np.asarray(o.subject), np.asarray(o.record)][own].max())
+        followed = follow_up(trial, np.linspace(0, end, FOLLOWED + 1)[1:], DVID=dvid, CMT=cmt)
+        new = predict(model, posterior, followed, new_subjects=True, seed=seed, draws=draws)
+        check = kaplan_meier(new, trial, output=name)
+        says = f"Kaplan-Meier curve{f' of {name}' if name else ''}"
+        figures[f"km{name}"] = (plots.kaplan_meier(check), says)
+    return figures
+
+
+def _wide(trial: Trial, levels: np.ndarray) -> bool:
+    o = trial.observations
+    level = np.asarray(o.value[levels & o.exact & (o.value > 0)])
     low, high = np.quantile(level, [0.05, 0.95]) if level.size else (1.0, 1.0)
     return bool(high > WIDE * low)

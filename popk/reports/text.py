@@ -6,6 +6,7 @@ import json
 import re
 import textwrap
 import tokenize
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from markupsafe import Markup, escape
 
 from popk.diagnostics.summary import kind, scale_of, summary
 from popk.inference.fit import model_source
+from popk.model.outcomes import Outcomes
 from popk.model.sites import Model
 from popk.plots.picture import number, with_unit
 from popk.trial import Trial
@@ -29,6 +31,7 @@ HEADINGS = {
     "tau": "Variability between groups",
     "corr": "Correlations of random effects",
     "sigma": "Residual error",
+    "endpoint": "Endpoints",
 }
 
 
@@ -67,8 +70,15 @@ def differences(posterior: xr.DataTree, model: Model, trial: Trial) -> list[str]
     return found
 
 
-def data(trial: Trial) -> dict[str, Any]:
-    """Return the trial in tables: counts, and covariates at the first record."""
+def data(trial: Trial, endpoints: Mapping[str, Outcomes] | None = None) -> dict[str, Any]:
+    """Return the trial in tables: counts, and covariates at the first record.
+
+    Parameters
+    ----------
+    trial : Trial
+    endpoints : mapping of site to Outcomes, optional
+        The sites of what is no level.
+    """
     units, column = trial.units, {n: c.to_numpy() for n, c in trial.host.frame.items()}
     counts = [(str(k).capitalize(), _count(v)) for k, v in trial.summary().items()]
     dosed = np.isin(column["EVID"], [1, 4])
@@ -76,10 +86,16 @@ def data(trial: Trial) -> dict[str, Any]:
         counts.append(("Amount of a dose", _spread(column["AMT"][dosed], units["AMT"])))
         infused = int((column["RATE"][dosed] > 0).sum())
         counts.append(("Infusions", f"{infused:,} of {int(dosed.sum()):,} dose records"))
-    seen = (
-        (column["EVID"] == 0) & (column["MDV"] == 0) & (column["BLQ"] == 0) & (column["ALQ"] == 0)
-    )
-    counts.append(("Level (DV)", _spread(column["DV"][seen], units["DV"])))
+    seen = (column["EVID"] == 0) & (column["MDV"] == 0)
+    seen &= (column["BLQ"] == 0) & (column["ALQ"] == 0)
+    outcome = np.zeros_like(seen)
+    for name, endpoint in (endpoints or {}).items():
+        own = seen & np.isin(column["DVID"], [k for _, k in endpoint.kinds])
+        own &= np.isin(np.abs(column["CMT"]), [c for c, _ in endpoint.kinds])
+        outcome |= own
+        counts.append((f"{endpoint.name.capitalize()} ({name})", _outcomes(column["DV"][own])))
+    if (seen & ~outcome).any() or not outcome.any():
+        counts.append(("Level (DV)", _spread(column["DV"][seen & ~outcome], units["DV"])))
     begins = ~trial.host.frame["ID"].duplicated().to_numpy()
     covariates = []
     for name in trial.host.covariates:
@@ -87,6 +103,14 @@ def data(trial: Trial) -> dict[str, Any]:
         varies = "yes" if trial.covariate(name).shape[1] > 1 else "no"
         covariates.append((name, _unit(units[name]), *described, varies))
     return {"file": trial.host.name, "counts": counts, "covariates": covariates}
+
+
+def _outcomes(values: np.ndarray) -> str:
+    """Return how often there was each outcome; of many, their range."""
+    known, times = np.unique(values, return_counts=True)
+    if known.size > 10:
+        return _spread(values, "")
+    return ", ".join(f"{v:g}: {n:,}" for v, n in zip(known, times, strict=True)) or "none"
 
 
 def _count(value: Any) -> str:
@@ -216,6 +240,10 @@ def _meaning(name: str, trial: Trial, posterior: xr.DataTree) -> str:
         "sigma_additive": f"SD, {_unit(trial.units['DV'])}",
         "sigma_proportional": "SD, fraction of IPRED",
         "sigma_log": "SD, log scale",
+        "dispersion": "(variance - mean) / mean²",
+        "zeros": "share of further zeros",
+        "cutpoint": "lowest cutpoint, logit",
+        "step": "to the next cutpoint, logit",
     }
     return next((says for begin, says in known.items() if name.startswith(begin)), "")
 

@@ -16,13 +16,11 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
-import numpyro.distributions as dist
 
-from popk.priors import Fixed, Prior, half_normal
+from popk.priors import Fixed, Known, Prior, half_normal, known_prior
 from popk.residual.transforms import IDENTITY, LOG, Transform
 
 Method = Literal["M3", "M4"]
-Known = dist.Distribution | Fixed
 
 
 class ResidualError(NamedTuple):
@@ -258,29 +256,6 @@ def _model(
             f"are those of a model without degrees="
         )
     return ResidualError({**priors, "degrees": degrees}, spread)
-
-
-def known_prior(name: str, prior: Any, example: str) -> Known:
-    """Return what must be a prior or a fixed value, since no number can stand for its prior.
-
-    Parameters
-    ----------
-    name : str
-        Of the parameter, as the caller gave it.
-    prior : object
-    example : str
-        A value that it may be fixed at.
-
-    Raises
-    ------
-    ValueError
-        It is neither.
-    """
-    if isinstance(prior, Fixed | dist.Distribution):
-        return prior
-    raise ValueError(
-        f"{name} is {prior!r}; give its prior, a NumPyro distribution, or popk.fixed({example})"
-    )
 
 
 def _sd(prior: Prior) -> Known:

@@ -12,8 +12,8 @@ References
 import math
 from typing import Any
 
-from popk.priors import Fixed, Prior, half_normal
-from popk.residual.errors import Known, ResidualError, known_prior
+from popk.priors import Fixed, Known, Prior, half_normal, known_prior
+from popk.residual.errors import ResidualError
 from popk.residual.transforms import BOX_COX, IDENTITY, YEO_JOHNSON, Transform
 
 

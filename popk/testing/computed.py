@@ -147,7 +147,7 @@ def _says_slope(subject: Subject, gradient: np.ndarray, slope: float, near: floa
 
 
 def check_values(model: Model, trial: Trial, values: Mapping[str, Any]) -> list[Problem]:
-    """Return where given population values have no finite prediction, or a negative one.
+    """Return where given population values have no finite prediction, or a negative one that is no logit.
 
     Parameters
     ----------
@@ -156,16 +156,17 @@ def check_values(model: Model, trial: Trial, values: Mapping[str, Any]) -> list[
     values : mapping of site to value
         Random effects are 0.
     """
-    names = [n for n in describe(model, trial).all if n == "IPRED" or n.startswith("IPRED_")]
+    sites = describe(model, trial)
+    names = [n for n in sites.all if n == "IPRED" or n.startswith("IPRED_")]
     recorded = np.asarray(trial.recorded)
     for name in names:
         try:
             found = predict_at(model, trial, values, output=name[len("IPRED_") :] or None)
         except ModelError as error:
             return [Problem("values", str(error))]
-        wrong = recorded & ~(
-            np.isfinite(found.values) & (found.values >= -NEGLIGIBLE * np.nanmax(found.values))
-        )
+        endpoint = sites.endpoints.get(name.replace("IPRED", "DV", 1))
+        least = -np.inf if endpoint and endpoint.signed else -NEGLIGIBLE * np.nanmax(found.values)
+        wrong = recorded & ~(np.isfinite(found.values) & (found.values >= least))
         if wrong.any():
             place = row_of(trial, *np.argwhere(wrong)[0])
             says = f"{name} is {found.values[wrong][0]:.6g} at {place}; look at units and signs"

@@ -3,6 +3,7 @@
 import functools
 import inspect
 
+from popk.endpoints import PARAMETERS
 from popk.model.sites import Model, ModelError, describe
 from popk.records.table import DataError
 from popk.testing.problems import Problem, name_of
@@ -43,8 +44,9 @@ def unusable(model: Model, trial: Trial) -> str:
 def check_sites(model: Model, trial: Trial) -> list[Problem]:
     """Return what is wrong with what a model samples and observes, and with the names of it.
 
-    A population site is named ``CL_pop``, ``omega_CL``, ``sigma_proportional`` or ``corr``; the effect
-    of a covariate begins with its parameter, as ``CL_WT``. None bears the name of an axis.
+    A population site is named ``CL_pop``, ``omega_CL``, ``sigma_proportional`` or ``corr``, or
+    as an endpoint's parameter; the effect of a covariate begins with its parameter, as ``CL_WT``. None
+    bears the name of an axis.
 
     Parameters
     ----------
@@ -62,6 +64,7 @@ def check_sites(model: Model, trial: Trial) -> list[Problem]:
     found = []
     for name in population:
         known = name == "corr" or name.endswith("_pop") or name.startswith(("omega_", "sigma_"))
+        known = known or name.split("_")[0] in PARAMETERS
         if not known and not any(name.startswith(f"{parameter}_") for parameter in parameters):
             found.append(
                 f"the population site {name} has a name that reports do not know; name it "

@@ -10,7 +10,8 @@ from numpyro.distributions import biject_to
 
 from popk.inference.density import Layout, constrained, layout, log_density
 from popk.model.levels import levels_of
-from popk.model.sites import Model
+from popk.model.outcomes import of_kinds
+from popk.model.sites import Model, describe, values_of
 from popk.trial import Trial
 
 _DRAWS = 32
@@ -76,14 +77,39 @@ def drawn(model: Model, plan: Layout, arrays: Trial, keys: Any) -> Any:
 
 
 def _with_levels(subject: Subject) -> Trial:
-    """Return the trial with levels near what the model predicts in the middle of its prior."""
-    frame = subject.trial.host.frame.copy()
+    """Return the trial with levels near what the model predicts in the middle of its prior.
+
+    Outcomes of endpoints are drawn, and nothing follows a subject's event.
+    """
+    trial, sites = subject.trial, describe(subject.model, subject.trial)
+    frame = trial.host.frame.copy()
     level = frame["EVID"].eq(0).to_numpy()
     ipred = np.asarray(at(subject, subject.vector)[0].ipred)[: level.sum()]
     noise = np.random.default_rng(subject.seed).normal(0.0, 0.1, ipred.shape)
-    frame.loc[level, "DV"] = ipred * np.exp(noise)
-    frame.loc[level, "MDV"] = np.where(ipred > 0, 0, 1)
-    return subject.trial.replaced(frame)
+    values, counts = ipred * np.exp(noise), ipred > 0
+    drawn = _outcomes(subject)[: level.sum()] if sites.endpoints else values
+    for endpoint in sites.endpoints.values():
+        own = of_kinds(trial, endpoint.kinds)
+        values, counts = np.where(own, drawn, values), counts | own
+        if endpoint.name == "events":
+            counts &= ~(own & _past(trial, own & (drawn == 1)))
+    frame.loc[level, "DV"] = values
+    frame.loc[level, "MDV"] = np.where(counts, 0, 1)
+    return trial.replaced(frame)
+
+
+def _outcomes(subject: Subject) -> Any:
+    """Return drawn levels and outcomes [observation] in the middle of the prior."""
+    given, key = latents(subject, subject.vector), jax.random.key(subject.seed)
+    return np.asarray(values_of(subject.model, subject.trial.arrays(), given, key)["DV"])
+
+
+def _past(trial: Trial, event: Any) -> Any:
+    """Return which observations come after an event of their subject."""
+    subject = np.asarray(trial.observations.subject)
+    before = np.cumsum(event) - event
+    first = np.searchsorted(subject, subject)  # a subject's observations stand together
+    return before > before[first]
 
 
 class Evaluation(NamedTuple):

@@ -4,11 +4,13 @@ import html.parser
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from matplotlib.figure import Figure
 
 import popk
+from popk.model.outcomes import Outcomes
 from popk.plots.picture import number
 from popk.reports import page as page_room
 from popk.reports import text
@@ -326,3 +328,23 @@ def test_curves_do_not_run_back_to_a_new_occasion():
     back = np.flatnonzero(np.diff(dense["TIME"]) < 0)
     assert len(back) == 1
     assert dense["EVID"].iloc[back[0] + 1] == 4
+
+
+def test_curves_ask_for_levels_of_the_kinds_that_a_model_observes():
+    frame = pd.DataFrame({
+        "ID": 1, "TIME": [0, 4, 8], "EVID": [1, 0, 0], "AMT": [10, 0, 0], "DVID": [0, 1, 2],
+        "DV": [np.nan, 3.0, 0.0], "MDV": [1, 0, 0],
+    })  # fmt: skip
+    units = {"TIME": "h", "AMT": "mg", "DV": "mg/L"}
+    dense = with_curves(popk.read_nonmem(frame, units=units)).host.frame
+    assert set(dense.loc[dense["EVID"].eq(0), "DVID"]) == {1, 2}  # and not that of the dose
+    assert dense.loc[dense["MDV"].eq(1) & dense["TIME"].between(0, 4), "DVID"].max() == 1
+
+
+def test_outcomes_are_counted_apart_from_levels():
+    frame = pd.DataFrame({"ID": 1, "TIME": [0, 4, 8], "DVID": [1, 2, 2], "DV": [3.0, 0, 1]})
+    trial = popk.read_nonmem(frame, units={"TIME": "h", "AMT": "mg", "DV": "mg/L"})
+    event = {"DV_event": Outcomes("events", (), False, ((0, 2),))}
+    counts = dict(text.data(trial, event)["counts"])
+    assert counts["Events (DV_event)"] == "0: 1, 1: 1"
+    assert counts["Level (DV)"] == "3 mg/L"
