@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from popk.model.absorption import inverse_gaussian, route, transit, weibull, zero_order
     from popk.model.explanation import explain
     from popk.model.individual import individual
+    from popk.model.missing import covariate_model
     from popk.model.mixtures import mixture
     from popk.model.parts import observe
     from popk.model.selection import candidate_effects, horseshoe
@@ -89,6 +90,7 @@ _ROOMS = {
     "constant_hazard": "endpoints",
     "convergence": "inference.convergence",
     "covariate_effects": "diagnostics.influence",
+    "covariate_model": "model.missing",
     "explain": "model.explanation",
     "fit": "inference.fit",
     "fixed": "priors",
@@ -144,15 +146,16 @@ __all__ = [
     "Convergence", "ConvergenceWarning", "DataError", "ModelError", "Run", "RunError", "Trial",
     "Twin", "UnitError", "additive_error", "autocorrelated_error", "binary", "box_cox",
     "box_cox_error", "candidate_effects", "combined_error", "concentration", "constant_hazard",
-    "convergence", "covariate_effects", "covariates", "explain", "fit", "fixed", "follow_up",
-    "gompertz_hazard", "horseshoe", "individual", "inverse_gaussian", "kaplan_meier", "linear",
-    "log_logistic_hazard", "logit_between", "lognormal", "lognormal_error", "map_estimate",
-    "mixture", "negative_binomial", "observe", "ode", "one_compartment", "open_run",
-    "ordered_categories", "plots", "poisson", "power_error", "predict", "predict_at", "prior",
-    "prior_draws", "prior_from", "prior_shift", "proportional_error", "read_nonmem",
-    "replace_blq", "report", "route", "save_run", "scm", "selection", "summary", "systems",
-    "testing", "three_compartment", "time_to_event", "transit", "two_compartment", "vpc",
-    "weibull", "weibull_hazard", "yeo_johnson_error", "zero_inflated", "zero_order",
+    "convergence", "covariate_effects", "covariate_model", "covariates", "explain", "fit",
+    "fixed", "follow_up", "gompertz_hazard", "horseshoe", "individual", "inverse_gaussian",
+    "kaplan_meier", "linear", "log_logistic_hazard", "logit_between", "lognormal",
+    "lognormal_error", "map_estimate", "mixture", "negative_binomial", "observe", "ode",
+    "one_compartment", "open_run", "ordered_categories", "plots", "poisson", "power_error",
+    "predict", "predict_at", "prior", "prior_draws", "prior_from", "prior_shift",
+    "proportional_error", "read_nonmem", "replace_blq", "report", "route", "save_run", "scm",
+    "selection", "summary", "systems", "testing", "three_compartment", "time_to_event",
+    "transit", "two_compartment", "vpc", "weibull", "weibull_hazard", "yeo_johnson_error",
+    "zero_inflated", "zero_order",
 ]  # fmt: skip
 
 

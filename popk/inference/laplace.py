@@ -107,11 +107,21 @@ def terms(
     """
     substituted, jacobians = individualized(model, plan, population, vector)
     trace = handlers.trace(handlers.seed(substituted, jax.random.key(0))).get_trace(arrays)
-    own = [latent.name for latent in plan.latents]
-    prior = sum(
-        (jnp.sum(trace[n]["fn"].log_prob(trace[n]["value"])) for n in own), jnp.zeros(())
-    ) + sum(jacobians, jnp.zeros(()))
+    own = {latent.name for latent in plan.latents}
+    prior = sum((_density(s) for s in trace.values() if _is_prior(s, own)), jnp.zeros(()))
+    prior = prior + sum(jacobians, jnp.zeros(()))
     return Terms(prior, levels_of(trace).log_prob.sum(), curvatures_of(trace))
+
+
+def _is_prior(site: Mapping[str, Any], own: set[str]) -> bool:
+    """Return whether a site is a random effect, or a known covariate that is modeled."""
+    if site["type"] != "sample":
+        return False
+    return site["name"] in own or (site["is_observed"] and "kinds" not in site["infer"])
+
+
+def _density(site: Mapping[str, Any]) -> Float[Array, ""]:
+    return jnp.sum(site["fn"].log_prob(site["value"]))
 
 
 class _Enough(Exception):  # noqa: N818 - no error: all that is asked for has been seen

@@ -266,6 +266,8 @@ def _named(seen: Mapping[str, Any], occasions: Mapping[str, Any]) -> dict[str, S
     for name, message in seen.items():
         if message["type"] not in ("sample", "deterministic") or name == "class_considered":
             continue
+        if message.get("is_observed") and "kinds" not in message["infer"]:
+            continue  # known covariates, and factors of a model's own
         check_name(name)
         if name in stray or (name == "eta" and "parameters" not in message["infer"]):
             raise ModelError(_reserved(name))

@@ -143,6 +143,8 @@ def check_records(
     columns: Mapping[str, str] | None = None,
     covariates: Sequence[str] | None = None,
     provenance: Provenance | None = None,
+    *,
+    missing: Sequence[str] = (),
 ) -> Records:
     """Return the records of a table as numbers, every rule checked and every default filled in.
 
@@ -158,6 +160,8 @@ def check_records(
         The covariate columns; by default those that the provenance file names.
     provenance : Provenance, optional
         What stands beside the file.
+    missing : sequence of str
+        The covariates that some subjects may lack, on all their rows.
 
     Raises
     ------
@@ -175,21 +179,33 @@ def check_records(
     if broken:
         raise DataError(where, broken)
     frame = _defaults(frame)
-    missing = [
-        Rule(
-            "covariates are complete",
-            c,
-            lambda f, c=c: f[c].isna(),
-            f"{c} is missing; give a value on every row of the ID (popk never fills one in)",
-        )
-        for c in covariates
-    ]
-    broken = problems(frame, [*RULES, *missing])
+    if strange := [c for c in missing if c not in covariates]:
+        says = f"missing= names {', '.join(strange)}, which is no covariate"
+        raise DataError(where, [Problem("", f"{says}; name it in covariates= too")])
+    broken = problems(frame, [*RULES, *(_complete(c, c in missing) for c in covariates)])
     if broken:
         raise DataError(where, broken)
     whole = dict.fromkeys((n for n in _INTEGER if n in KEPT), int)
     frame = frame[["ROW", *KEPT, *covariates]].astype(whole)
     return Records(frame, original, covariates, names)
+
+
+def _complete(name: str, may_be_missing: bool) -> Rule:
+    """Return the rule that a covariate has values, of a subject on all rows or on none."""
+    if may_be_missing:
+        return Rule(
+            "a covariate is missing on all rows of a subject",
+            name,
+            lambda f: f[name].isna() & f.groupby("ID")[name].transform("count").gt(0),
+            f"{name} is missing here and known on another row of ID {{ID}}; give a value on every row",
+        )
+    return Rule(
+        "covariates are complete",
+        name,
+        lambda f: f[name].isna(),
+        f"{name} is missing; give a value on every row of the ID (popk never fills one in), or say "
+        f"missing=['{name}'] and model it: popk.covariate_model",
+    )
 
 
 def _names(

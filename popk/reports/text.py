@@ -99,8 +99,11 @@ def data(trial: Trial, endpoints: Mapping[str, Outcomes] | None = None) -> dict[
     begins = ~trial.host.frame["ID"].duplicated().to_numpy()
     covariates = []
     for name in trial.host.covariates:
-        described = _described(column[name][begins], trial.host.levels.get(name, {}))
-        varies = "yes" if trial.covariate(name).shape[1] > 1 else "no"
+        values = column[name][begins]
+        known = ~np.isnan(values)
+        middle, others = _described(values[known], trial.host.levels.get(name, {}))
+        described = middle, others + ("" if known.all() else f", missing {(~known).sum()}")
+        varies = "yes" if trial.covariate(name, missing=0).shape[1] > 1 else "no"
         covariates.append((name, _unit(units[name]), *described, varies))
     return {"file": trial.host.name, "counts": counts, "covariates": covariates}
 

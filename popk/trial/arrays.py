@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -18,56 +18,8 @@ from popk.records.provenance import sha256
 from popk.records.table import DataError, Problem
 from popk.trial.design import Design, bucket, design_of, gaps_of, turns
 from popk.trial.grids import by_record, filled, places
+from popk.trial.observations import Array, Observations, observations_of
 from popk.trial.source import Source
-
-# On the host NumPy's, inside a compiled function JAX's: one transfer a call, not one an array.
-Array = np.ndarray | jax.Array
-
-
-class Observations(eqx.Module):
-    """The levels of a trial on one flat axis: every record with EVID 0.
-
-    Attributes
-    ----------
-    subject, record : Int[Array, "observation"]
-        Where each stands in the [subject, record] grid.
-    value : Float[Array, "observation"]
-        DV; 1 where it does not count, so that no logarithm or gradient fails there.
-    measured : Bool[Array, "observation"]
-        Whether it counts: MDV 0.
-    below : Bool[Array, "observation"]
-        Whether it is only known to be below `limit`.
-    limit : Float[Array, "observation"]
-        The limit of quantification; 1 where no level is below one.
-    above : Bool[Array, "observation"]
-        Whether it is only known to be above `upper`; one that is below `limit` as well lies in between.
-    upper : Float[Array, "observation"]
-        The upper limit of quantification; 1 where no level is above one.
-    compartment, kind : Int[Array, "observation"]
-        CMT and DVID.
-    """
-
-    subject: Int[Array, "*o"]
-    record: Int[Array, "*o"]
-    value: Float[Array, "*o"]
-    measured: Bool[Array, "*o"]
-    below: Bool[Array, "*o"]
-    limit: Float[Array, "*o"]
-    above: Bool[Array, "*o"]
-    upper: Float[Array, "*o"]
-    compartment: Int[Array, "*o"]
-    kind: Int[Array, "*o"]
-
-    @property
-    def exact(self) -> Bool[Array, "*o"]:
-        """Return whether each level counts with a value of its own, neither below nor above a limit."""
-        return self.measured & ~self.below & ~self.above
-
-    def filled(self, size: int) -> "Observations":
-        """Return these and so many levels that do not count as to make `size`."""
-        fields = jax.tree.leaves(self)
-        blanks = (0, 0, 1.0, False, False, 1.0, False, 1.0, 0, 0)
-        return Observations(*(filled(x, size, b) for x, b in zip(fields, blanks, strict=True)))
 
 
 class Trial(eqx.Module):
@@ -141,7 +93,11 @@ class Trial(eqx.Module):
         return self.source
 
     def covariate(
-        self, name: str, between: Literal["nocb", "locf", "linear"] = "nocb"
+        self,
+        name: str,
+        between: Literal["nocb", "locf", "linear"] = "nocb",
+        *,
+        missing: Any = None,
     ) -> Float[Array, "s _"]:
         """Return a covariate, of shape [subject, 1] if constant in every subject, else [subject, record].
 
@@ -154,11 +110,15 @@ class Trial(eqx.Module):
             What holds between two records: the value of the next (next observation carried backward,
             NONMEM's rule), of the last (last observation carried forward), or their mean, which is
             what a linear change amounts to over the interval to second order in it.
+        missing : float or Float[Array, "subject 1"], optional
+            What is put in the place of a missing value: needed where the trial was read with
+            ``missing=``. `popk.covariate_model` gives values that are sampled.
 
         Raises
         ------
         DataError
-            The trial was read without this covariate.
+            The trial was read without this covariate, or some subjects may lack it and `missing` is
+            not given.
         ValueError
             `between` is none of the three.
         """
@@ -175,6 +135,12 @@ class Trial(eqx.Module):
                 ],
             )
         after = self.covariates[name]
+        if name in self.design.missing:
+            if missing is None:
+                says = f"{name} may be missing; take popk.covariate_model(trial, '{name}', ...), or say "
+                says += "what stands in its place: trial.covariate(..., missing=)"
+                raise DataError("the trial", [Problem(name, says)])
+            after = jnp.where(jnp.isnan(after), missing, after)
         if between not in ("nocb", "locf", "linear"):
             raise ValueError(f"between is {between!r}; it must be 'nocb', 'locf' or 'linear'")
         if between == "nocb" or after.shape[-1] == 1:
@@ -365,32 +331,17 @@ def trial_of(source: Source) -> Trial:
     trial = Trial(
         time=grid,
         recorded=recorded,
-        observations=_observations(frame[level], subject[level], record[level]),
+        observations=observations_of(frame[level], subject[level], record[level]),
         events=table,
         concentration_factor=np.asarray(1.0 if factor is None else factor),
         covariates={
             n: by_record(frame[n].to_numpy(), subject, record, shape) for n in source.covariates
         },
-        design=design_of(frame, subject, factor is not None, tuple(source.covariates)),
+        design=design_of(frame, subject, factor is not None, tuple(source.covariates))._replace(
+            missing=source.missing
+        ),
         source=source._replace(ids=tuple(dict.fromkeys(frame["ID"]))),
     )
     for array in jax.tree.leaves(trial):
         array.setflags(write=False)
     return trial
-
-
-def _observations(rows: pd.DataFrame, subject: np.ndarray, record: np.ndarray) -> Observations:
-    below, above = rows["BLQ"].eq(1).to_numpy(), rows["ALQ"].eq(1).to_numpy()
-    measured = rows["MDV"].eq(0).to_numpy()
-    return Observations(
-        subject=subject,
-        record=record,
-        value=np.where(measured & ~below & ~above, rows["DV"], 1.0),
-        measured=measured,
-        below=below,
-        limit=np.where(below, rows["LLOQ"], 1.0),
-        above=above,
-        upper=np.where(above, rows["ULOQ"], 1.0),
-        compartment=np.abs(rows["CMT"].to_numpy()),
-        kind=rows["DVID"].to_numpy(),
-    )

@@ -40,6 +40,8 @@ class Design(NamedTuple):
     gaps : int
         How many intervals of different lengths there are between events that are the same for
         all subjects; 0 where they are not, or nearly all intervals differ.
+    missing : tuple of str
+        The covariates that some subjects may lack.
     occasions : tuple of (str, int)
         The covariates that are whole numbers and change within subjects, and the most values that one
         subject has in turn.
@@ -61,6 +63,7 @@ class Design(NamedTuple):
     given: int = 0
     overlap: int = 0
     gaps: int = 0
+    missing: tuple[str, ...] = ()
     occasions: tuple[tuple[str, int], ...] = ()
 
 

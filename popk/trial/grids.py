@@ -30,4 +30,4 @@ def by_record(
         pd.Series(values).groupby(subject).last().to_numpy()[:, None], shape[1], axis=1
     )
     grid[subject, record] = values
-    return first[:, None] if np.array_equal(last, values) else grid
+    return first[:, None] if np.array_equal(last, values, equal_nan=True) else grid

@@ -19,6 +19,7 @@ def read_nonmem(
     columns: Mapping[str, str] | None = None,
     covariates: Sequence[str] | None = None,
     units: Mapping[str, str] | None = None,
+    missing: Sequence[str] | None = None,
 ) -> Trial:
     """Return the trial in a NONMEM-layout file or DataFrame.
 
@@ -34,6 +35,9 @@ def read_nonmem(
     units : mapping, optional
         The unit of TIME, AMT, DV and every covariate (``"1"`` for a code or a fraction); by default
         those of the provenance file, ``NAME.toml`` beside ``NAME.csv``.
+    missing : sequence of str, optional
+        The covariates that some subjects may lack: a model must then say what it believes of them, see
+        `covariate_model`. By default a missing value is refused.
 
     Raises
     ------
@@ -56,17 +60,22 @@ def read_nonmem(
             source.attrs.get("levels", {}),
             {},
         )
+        if missing is None:
+            missing = source.attrs.get("missing", ())
     else:
         path = Path(source)
         where = str(source)
         original, content = read_rows(path)
         known, fingerprint = read_provenance(path, content), sha256(content)
-    records = check_records(original, where, columns, covariates, known)
+    missing = tuple(missing or ())
+    records = check_records(original, where, columns, covariates, known, missing=missing)
     described = {n: known.units[own] for n, own in records.names.items() if own in known.units}
     used = _units(records, where, {**known.units, **described, **(units or {})})
     ids = tuple(dict.fromkeys(records.frame["ID"]))
     return trial_of(
-        Source(records.frame, ids, used, records.covariates, known.levels, where, fingerprint)
+        Source(
+            records.frame, ids, used, records.covariates, known.levels, where, fingerprint, missing
+        )
     )
 
 

@@ -33,6 +33,7 @@ class Source(NamedTuple):
     levels: dict[str, dict[str, str]]
     name: str
     fingerprint: str
+    missing: tuple[str, ...] = ()
 
     __hash__ = object.__hash__
     __eq__ = object.__eq__
@@ -45,6 +46,7 @@ class Source(NamedTuple):
             "covariates": list(self.covariates),
             "levels": self.levels,
             "name": self.name,
+            "missing": list(self.missing),
         }
         return frame
 

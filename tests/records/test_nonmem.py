@@ -507,9 +507,9 @@ def test_a_covariate_missing_on_some_rows_is_refused_row_by_row(refusal):
     assert refusal("ID,TIME,DV,WT\n1,0,5,70\n1,1,6,.\n1,2,6,\n", covariates=["WT"]) == (
         "2 problems in trial.csv\n"
         "  row 3  ID 1  TIME 1  WT is missing; give a value on every row of the ID (popk never "
-        "fills one in)\n"
+        "fills one in), or say missing=['WT'] and model it: popk.covariate_model\n"
         "  row 4  ID 1  TIME 2  WT is missing; give a value on every row of the ID (popk never "
-        "fills one in)"
+        "fills one in), or say missing=['WT'] and model it: popk.covariate_model"
     )
 
 
