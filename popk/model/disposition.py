@@ -12,7 +12,7 @@ from popk.model.dosing import ByCompartment, Parameter, dosing_of, parameter, te
 from popk.model.explanation import explained
 from popk.model.failures import failing
 from popk.model.sites import ModelError
-from popk.solve import OVERLAPPING, Dosing, solve
+from popk.solve import OVERLAPPING, Dosing, observed
 from popk.solve.clocks import Solver
 from popk.solve.nonlinear import DONE, integrate
 from popk.structural.absorption import Input
@@ -143,7 +143,7 @@ def _one_road(
             infusions=True, modeled_durations=(0,), overlap=max(trial.design.overlap, OVERLAPPING)
         )
         trial = dataclasses.replace(trial, design=design)
-    amounts, plans = solve(structure, p, trial.events, trial.n_records, trial.design, dosing)
+    amount, plans = observed(structure, p, trial.events, trial.n_records, trial.design, dosing)
     tell(plans)
     turned = bool(trial.design.turned_off)
     explained(
@@ -151,7 +151,7 @@ def _one_road(
         "linear system, matrix exponential of each interval" if turned else "closed form",
         "a compartment is turned off in the trial" if turned else "its exponentials are known",
     )
-    return amounts[..., index]
+    return amount
 
 
 def _by_input(

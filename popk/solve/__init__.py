@@ -2,5 +2,6 @@
 
 from popk.solve.linear import solve
 from popk.solve.schedule import OVERLAPPING, PENDING, Dosing, Schedule
+from popk.solve.superposition import observed
 
-__all__ = ["OVERLAPPING", "PENDING", "Dosing", "Schedule", "solve"]
+__all__ = ["OVERLAPPING", "PENDING", "Dosing", "Schedule", "observed", "solve"]

@@ -122,7 +122,7 @@ def two_compartment_bolus(
     V1, V2 : Float[Array, ""]
         Central and peripheral volume [L].
     """
-    return _bolus(t, *_two_rates(CL, V1, Q, V2))
+    return _bolus(t, *two_rates(CL, V1, Q, V2))
 
 
 def two_compartment_oral(
@@ -141,7 +141,7 @@ def two_compartment_oral(
     KA : Float[Array, ""]
         Absorption rate constant [1/time].
     """
-    return _oral(t, KA, *_two_rates(CL, V1, Q, V2))
+    return _oral(t, KA, *two_rates(CL, V1, Q, V2))
 
 
 def three_compartment_bolus(
@@ -164,7 +164,7 @@ def three_compartment_bolus(
     V1, V2, V3 : Float[Array, ""]
         Central and the two peripheral volumes [L].
     """
-    return _bolus(t, *_three_rates(CL, V1, Q2, V2, Q3, V3))
+    return _bolus(t, *three_rates(CL, V1, Q2, V2, Q3, V3))
 
 
 def three_compartment_oral(t: Scalar, *, KA: Scalar, **bolus: Scalar) -> tuple[Rows, Rows]:
@@ -179,7 +179,7 @@ def three_compartment_oral(t: Scalar, *, KA: Scalar, **bolus: Scalar) -> tuple[R
     **bolus : Float[Array, ""]
         CL, V1, Q2, V2, Q3 and V3, see `three_compartment_bolus`.
     """
-    return _oral(t, KA, *_three_rates(**bolus))
+    return _oral(t, KA, *three_rates(**bolus))
 
 
 def _bolus(t: Scalar, rates: tuple[Scalar, ...], matrices: tuple[Rows, ...]) -> tuple[Rows, Rows]:
@@ -232,7 +232,7 @@ def _newton(differences: list[Scalar], matrices: tuple[Rows, ...]) -> Rows:
     return tuple(tuple(entry(i, j) for j in range(n)) for i in range(n))
 
 
-def _two_rates(
+def two_rates(
     CL: Scalar, V1: Scalar, Q: Scalar, V2: Scalar
 ) -> tuple[tuple[Scalar, Scalar], tuple[Rows]]:
     """Return alpha > beta and M + alpha I of the two-compartment rate matrix M."""
@@ -249,7 +249,7 @@ def _two_rates(
     return (alpha, k10 * k21 / alpha), (((central, k21), (k12, peripheral)),)
 
 
-def _three_rates(
+def three_rates(
     CL: Scalar, V1: Scalar, Q2: Scalar, V2: Scalar, Q3: Scalar, V3: Scalar
 ) -> tuple[tuple[Scalar, Scalar, Scalar], tuple[Rows, Rows]]:
     """Return the rates a > b > c, M + aI and (M + aI)(M + bI) of the rate matrix M."""
