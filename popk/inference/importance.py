@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from popk.inference.laplace import find_mode, terms
+from popk.inference.laplace import find_mode, middle, terms
 
 PER_POPULATION_DRAW = 8  # individual draws for each population draw
 _FREEDOM = 5
@@ -47,9 +47,8 @@ def weighted(model, plan, arrays, population, keys, classes=0):
         return parts.prior + parts.likelihood
 
     def one(values, key):
-        mode = find_mode(
-            model, plan, arrays, values, jnp.zeros(plan.size), tolerance=1e-3, max_steps=30
-        )
+        begin = middle(model, plan, arrays, values)
+        mode = find_mode(model, plan, arrays, values, begin, tolerance=1e-3, max_steps=30)
         lower = jnp.linalg.cholesky(mode.curvature)
         z, proposal = _heavy_tailed(key, PER_POPULATION_DRAW, plan.size)
         vectors = mode.position + jax.scipy.linalg.solve_triangular(lower.T, z.T, lower=False).T

@@ -92,6 +92,26 @@ def subject_layout(model: Model, trial: Trial) -> Layout:
     return plan._replace(latents=tuple(x._replace(shape=(1, *x.shape[1:])) for x in plan.latents))
 
 
+def middle(model: Model, plan: Layout, arrays: Trial, population: Mapping[str, Any]) -> Vector:
+    """Return where a search for the mode begins: random effects of 0, other values at their mean."""
+    found: dict[str, Any] = {}
+    own = {latent.name: latent for latent in plan.latents}
+
+    def choose(site: dict[str, Any]) -> Any:
+        name = site["name"]
+        if site["type"] != "sample" or name not in own:
+            return population.get(name)
+        value = jnp.broadcast_to(0.0 if name == "eta" else site["fn"].mean, site["fn"].shape())
+        found[name] = biject_to(site["fn"].support).inv(value)
+        return value
+
+    seeded = handlers.seed(handlers.substitute(model, substitute_fn=choose), jax.random.key(0))
+    effects = _Effects(seeded, set(own))
+    with contextlib.suppress(_Enough):
+        effects(arrays)
+    return plan.flatten(found)
+
+
 def terms(
     model: Model, plan: Layout, arrays: Trial, population: Mapping[str, Any], vector: Vector
 ) -> Terms:

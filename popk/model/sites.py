@@ -351,7 +351,10 @@ def values_of(model: Model, arrays: Trial, given: Mapping[str, Any], key: Any) -
     """
     substituted = handlers.substitute(handlers.seed(model, key), data=dict(given))
     trace = handlers.trace(substituted).get_trace(arrays.unobserved())
-    values = {n: s["value"] for n, s in trace.items() if s["type"] in ("sample", "deterministic")}
+    kept = ("sample", "deterministic")
+    values = {
+        n: s["value"] for n, s in trace.items() if s["type"] in kept and not s.get("is_observed")
+    }
     together = levels_of(trace)
     return {**values, "DV": together.value, "prediction": together.ipred}
 
