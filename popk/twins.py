@@ -29,7 +29,7 @@ from popk.inference.laplace import individual_layout, individualized
 from popk.model.sites import Model, ModelError, describe, values_of
 from popk.records.table import DataError, Problem
 from popk.simulation import posterior_values
-from popk.trial import Trial, read_nonmem
+from popk.trial import ASK, Trial, read_nonmem
 from popk.units import factor
 
 #: Above this Pareto k the weights cannot be trusted (Vehtari et al. 2024).
@@ -285,24 +285,7 @@ def _with_times(patient: Trial, times: np.ndarray) -> Trial:
     asked = np.sort(times)
     after = start + np.searchsorted(clock, asked, side="left")
     rows = frame.iloc[np.minimum(after, len(frame) - 1)].copy()
-    blank = {
-        "EVID": 0,
-        "MDV": 1,
-        "DV": np.nan,
-        "AMT": 0.0,
-        "RATE": 0.0,
-        "II": 0.0,
-        "ADDL": 0,
-        "SS": 0,
-        "CMT": 0,
-        "BLQ": 0,
-        "LLOQ": np.nan,
-        "ALQ": 0,
-        "ULOQ": np.nan,
-        "ROW": _ASKED,
-        "TIME": asked,
-    }
-    rows = rows.assign(**blank)
+    rows = rows.assign(**ASK, CMT=0, ROW=_ASKED, TIME=asked)
     place = np.concatenate([np.arange(len(frame)), after - 0.5])
     frame = pd.concat([frame.astype({"ROW": object}), rows]).iloc[np.argsort(place, kind="stable")]
     return patient.replaced(frame.reset_index(drop=True))

@@ -20,16 +20,10 @@ from popk.diagnostics.kinds import endpoints_of, in_group
 from popk.diagnostics.vpc import MIN_REPLICATES
 from popk.model.outcomes import of_kinds
 from popk.model.sites import ModelError
-from popk.trial import Trial
+from popk.trial import ASK, Trial
 
 #: With fewer moments at which all who are followed up have a record there is no curve to compare.
 MIN_TIMES = 5
-
-#: What a record has that only asks whether there was an event.
-_ASK = {
-    "EVID": 0, "AMT": 0.0, "RATE": 0.0, "II": 0.0, "ADDL": 0, "SS": 0,
-    "DV": np.nan, "MDV": 1, "BLQ": 0, "LLOQ": np.nan,
-}  # fmt: skip
 
 
 class Curve(NamedTuple):
@@ -131,7 +125,7 @@ def _followed(part: pd.DataFrame, own: pd.DataFrame, times: np.ndarray) -> pd.Da
     after = np.searchsorted(clock, times, side="left")
     # Covariates hold backward: a record has those of the next one, or of the last.
     like = part.iloc[np.minimum(after, len(part) - 1)]
-    rows = like.assign(**_ASK, TIME=times, DVID=last["DVID"], CMT=abs(last["CMT"]))
+    rows = like.assign(**ASK, TIME=times, DVID=last["DVID"], CMT=abs(last["CMT"]))
     place = np.concatenate([np.arange(len(part)), after - 0.5])
     return pd.concat([part, rows]).iloc[np.argsort(place, kind="stable")]
 

@@ -48,8 +48,9 @@ def own_rule(name: str, says: str, broken: Any) -> Rule:
 NEVER_BELOW = Rule(
     "only a level has a limit of quantification",
     "BLQ",
-    lambda f: f["OWN"] & f["BLQ"].eq(1),
-    "BLQ is 1, but the model observes an event, a category or a count here; set BLQ 0, or MDV 1",
+    lambda f: f["OWN"] & (f["BLQ"].eq(1) | f["ALQ"].eq(1)),
+    "BLQ is {BLQ} and ALQ {ALQ}, but the model observes an event, a category or a count here; set both "
+    "0, or MDV 1",
 )
 
 

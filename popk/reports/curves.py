@@ -3,13 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from popk.trial import Trial
-
-#: What a record asks for that only wants a prediction.
-ASK = {
-    "EVID": 0, "AMT": 0.0, "RATE": 0.0, "II": 0.0, "ADDL": 0, "SS": 0,
-    "DV": np.nan, "MDV": 1, "BLQ": 0, "LLOQ": np.nan, "ALQ": 0, "ULOQ": np.nan,
-}  # fmt: skip
+from popk.trial import ASK, Trial
 
 
 def with_curves(trial: Trial, points: int = 60) -> Trial:

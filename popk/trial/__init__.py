@@ -3,11 +3,12 @@
 from popk.trial.arrays import Trial
 from popk.trial.design import Design, alike
 from popk.trial.limits import replace_blq
-from popk.trial.observations import Array, Observations
+from popk.trial.observations import ASK, Array, Observations
 from popk.trial.reading import read_nonmem
 from popk.trial.source import Source
 
 __all__ = [
+    "ASK",
     "Array",
     "Design",
     "Observations",

@@ -11,6 +11,12 @@ from popk.trial.grids import filled
 # On the host NumPy's, inside a compiled function JAX's: one transfer a call, not one an array.
 Array = np.ndarray | jax.Array
 
+#: What a record has that only asks for a prediction, beside TIME, CMT and DVID.
+ASK = {
+    "EVID": 0, "AMT": 0.0, "RATE": 0.0, "II": 0.0, "ADDL": 0, "SS": 0,
+    "DV": np.nan, "MDV": 1, "BLQ": 0, "LLOQ": np.nan, "ALQ": 0, "ULOQ": np.nan,
+}  # fmt: skip
+
 
 class Observations(eqx.Module):
     """The levels of a trial on one flat axis: every record with EVID 0.
