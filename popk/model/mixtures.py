@@ -128,7 +128,7 @@ def mixture(trial: Trial, probabilities: Mapping[str, Any]) -> Mixture:
 
     Examples
     --------
-    >>> share = numpyro.sample("share_slow", dist.Beta(2, 2))  # doctest: +SKIP
+    >>> share = numpyro.sample("SLOW_pop", dist.Beta(2, 2))  # doctest: +SKIP
     >>> mix = popk.mixture(trial, {"fast": 1 - share, "slow": share})  # doctest: +SKIP
     >>> of = popk.individual(trial, classes=mix, CL={"fast": CL, "slow": CL / ratio}, V=V)
     ... # doctest: +SKIP

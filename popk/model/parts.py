@@ -1,10 +1,11 @@
 """What is measured? The levels of a model, around its predictions."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpyro
+import numpyro.distributions as dist
 from jaxtyping import Float
 
 from popk.endpoints import FALL, Endpoint, Risk, distribution_of
@@ -12,8 +13,21 @@ from popk.model.failures import failing
 from popk.model.mixtures import Classes
 from popk.model.outcomes import Outcomes
 from popk.model.sites import ModelError, by_subject, known_or_sampled
-from popk.residual import Mixed, Residual, ResidualError
+from popk.residual import Mixed, Paired, Residual, ResidualError
 from popk.trial import Array, Trial
+
+
+class Observed(NamedTuple):
+    """Levels of one kind, as `observe` made them.
+
+    Attributes
+    ----------
+    levels : Distribution
+    values : Float[Array, "observation"]
+    """
+
+    levels: Any
+    values: Any
 
 
 def observe(
@@ -25,7 +39,8 @@ def observe(
     DVID: int | None = None,
     CMT: int | None = None,
     scale: Float[Array, "..."] | Any = None,
-) -> None:
+    correlated: Observed | None = None,
+) -> Observed:
     """Observe the trial's levels around a prediction, with a residual error model or as an endpoint.
 
     Samples ``sigma_...`` and the levels ``DV`` on the flat `observation` axis; records the individual
@@ -53,6 +68,15 @@ def observe(
     scale : Float[Array, "subject 1"], optional
         What the standard deviation of each subject's errors is multiplied by: inter-individual
         variability of the residual error, of a random effect of its own.
+    correlated : Observed, optional
+        What `observe` returned of levels that were measured in the same samples (one subject, one TIME,
+        rows beside each other): the errors of both are correlated, ``sigma_correlation_metabolite``,
+        uniform between -1 and 1.
+
+    Returns
+    -------
+    Observed
+        The levels, for `correlated` of a later call.
 
     Raises
     ------
@@ -89,6 +113,8 @@ def observe(
     else:
         each = _residuals(trial, predictions, error, values, own, scale=scale, suffix=suffix)
     levels = each[0]
+    if correlated is not None:
+        levels = _paired(trial, levels, correlated, suffix, alone=mixture is None)
     if mixture is not None:
         levels = Mixed(each, mixture.log_weights, trial.time.shape)
         mixture.learn(levels, o.value)
@@ -97,7 +123,20 @@ def observe(
     numpyro.deterministic(f"IPRED{suffix}", mean)
     with numpyro.plate("observation", o.value.shape[0]):
         given = o.value if trial.given else None
-        numpyro.sample(f"DV{suffix}", levels, obs=given, infer=infer)
+        values = numpyro.sample(f"DV{suffix}", levels, obs=given, infer=infer)
+    return Observed(levels, values)
+
+
+def _paired(trial: Trial, levels: Any, other: Observed, suffix: str, *, alone: bool) -> Paired:
+    """Return the distribution of levels whose errors are correlated with others'."""
+    if not (alone and isinstance(levels, Residual) and isinstance(other.levels, Residual)):
+        raise ModelError(
+            "correlated= ties the residual errors of two kinds of levels, neither of them of a mixture, "
+            "an endpoint or tied already; leave it out"
+        )
+    rho: Any = numpyro.sample(f"sigma_correlation{suffix}", dist.Uniform(-1.0, 1.0))
+    o = trial.observations
+    return Paired(levels, other.levels, other.values, trial.time[o.subject, o.record], rho)
 
 
 def _residuals(

@@ -10,11 +10,13 @@ from popk.residual.errors import (
 )
 from popk.residual.levels import Level, Residual, Sigmas
 from popk.residual.mixtures import Mixed
+from popk.residual.pairs import Paired
 from popk.residual.variants import autocorrelated_error, box_cox_error, yeo_johnson_error
 
 __all__ = [
     "Level",
     "Mixed",
+    "Paired",
     "Residual",
     "ResidualError",
     "Sigmas",

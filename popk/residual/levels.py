@@ -114,12 +114,33 @@ class Residual(dist.Distribution):
         positive = self.error.transform.positive or self.error.blq == "M4"
         return constraints.positive if positive else constraints.real
 
+    @property
+    def plain(self) -> bool:
+        """Return whether standardized errors are standard normal, each for itself."""
+        return not (self._cut or self.error.heavy_tailed or self.error.autocorrelated)
+
+    @property
+    def exact(self) -> Bool[Array, " o"]:
+        """Return the levels that count with a value of their own."""
+        return self._counts() & ~self._inexact()
+
+    def deviates(self, value: Any) -> Level:
+        """Return standardized errors z of levels; 0 where nothing is predicted."""
+        nothing = self._nothing()
+        center, spread = self._center_spread(jnp.where(nothing, 1.0, self.ipred))
+        y = jnp.where(nothing | ~self.own, 1.0, value)
+        z = (self.error.transform.forward(y, self._shape) - center) / spread
+        return jnp.where(nothing, 0.0, z)
+
     def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Float[Array, "..."]:
         """Return levels as they would be measured without a limit of quantification."""
-        shape = sample_shape + self.batch_shape
+        return self.at(self._noise(key, sample_shape + self.batch_shape))
+
+    def at(self, noise: Float[Array, "..."]) -> Float[Array, "..."]:
+        """Return the levels of some standardized errors."""
         center, spread = self._center_spread(self.ipred)
         nothing = self._nothing()
-        noise = jnp.where(nothing, 0.0, self._noise(key, shape))
+        noise = jnp.where(nothing, 0.0, noise)
         # Where nothing is predicted nothing is measured: a logarithm or a cut would be no number there.
         y = self.error.transform.inverse(
             jnp.where(nothing, 0.0, center) + spread * noise, self._shape

@@ -139,7 +139,9 @@ def test_an_outcome_is_not_below_a_limit_of_quantification():
     rows = JOINT.replace(
         "1  10   0    0   2    1   0   0   .", "1  10   0    0   2    .   0   1   1"
     )
-    with pytest.raises(popk.DataError, match=r"row 4 .*BLQ is 1 and ALQ 0, but the model observes an event"):
+    with pytest.raises(
+        popk.DataError, match=r"row 4 .*BLQ is 1 and ALQ 0, but the model observes an event"
+    ):
         describe(joint, popk.read_nonmem(table(rows).set_axis(range(1, 8)), units={
             "TIME": "h", "AMT": "mg", "DV": "mg/L"}))  # fmt: skip
 

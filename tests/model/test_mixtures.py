@@ -212,7 +212,7 @@ def test_a_typical_value_for_some_of_the_classes_is_refused(two_kinds):
 
 def metabolizers(trial):
     """Oral drug, one compartment: a third clear it six times slower."""
-    share = numpyro.sample("share_poor", dist.Beta(2, 2))
+    share = numpyro.sample("POOR_pop", dist.Beta(2, 2))
     CL = numpyro.sample("CL_pop", popk.lognormal(4, cv=0.5))  # L/h
     ratio = numpyro.sample("CL_ratio", popk.lognormal(5, cv=0.3))
     V = numpyro.sample("V_pop", popk.lognormal(30, cv=0.5))  # L
@@ -229,7 +229,7 @@ def metabolizers(trial):
     popk.observe(trial, mix(extensive=extensive, poor=poor), popk.proportional_error(0.2))
 
 
-TRUTH = {"share_poor": 0.33, "CL_pop": 4.0, "CL_ratio": 6.0, "V_pop": 30.0,
+TRUTH = {"POOR_pop": 0.33, "CL_pop": 4.0, "CL_ratio": 6.0, "V_pop": 30.0,
          "omega_CL": 0.25, "omega_V": 0.15, "sigma_proportional": 0.15}  # fmt: skip
 
 
