@@ -29,8 +29,9 @@ def file_and_design(name):
 
 #: Their structures and events are those of other models: they wait for `-m slow`.
 ALIKE = (
-    "mavrilimumab", "morphine", "paclitaxel", "propofol", "quinidine_covariates", "remifentanil",
-    "remifentanil_eeg", "rifampicin_induction", "xenograft", "zanubrutinib",
+    "cefamandole", "gentamicin", "mavrilimumab", "morphine", "paclitaxel", "propofol",
+    "quinidine_covariates", "remifentanil", "remifentanil_eeg", "rifampicin_induction", "vancomycin",
+    "warfarin", "xenograft", "zanubrutinib",
 )  # fmt: skip
 
 

@@ -70,6 +70,7 @@ def test_the_density_counts_known_values_levels_and_random_effects_once(incomple
     assert found == pytest.approx(expected, rel=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::popk.ConvergenceWarning")  # few draws
 def test_the_posterior_has_the_missing_values_with_their_uncertainty(incomplete):
     posterior = popk.fit(

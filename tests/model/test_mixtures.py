@@ -263,6 +263,7 @@ def fitted():
     return study, poor, posterior
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::popk.ConvergenceWarning")
 class TestFit:
     def test_each_subject_is_put_in_its_class(self, fitted):

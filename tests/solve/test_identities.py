@@ -43,7 +43,9 @@ ASKED = {
 }
 
 
-@pytest.mark.parametrize("asked", ASKED)
+@pytest.mark.parametrize(
+    "asked", [pytest.param(a, marks=pytest.mark.slow) if a == "ODE" else a for a in ASKED]
+)
 @hypothesis.settings(max_examples=15)
 @given(data=st.data(), seed=st.integers(0, 2**32))
 def test_any_history_is_what_its_doses_leave_one_at_a_time(asked, data, seed):

@@ -82,7 +82,15 @@ def everything(road, structure):
     return jax.jit(of)(x)
 
 
-@pytest.mark.parametrize("structure", CHAINS, ids=lambda s: "-".join(s.compartments))
+#: The one with a depot, two rates of disposition and second derivatives says most.
+WAITING = [s for s in CHAINS if s is not TWO_COMPARTMENT_ORAL]
+
+
+@pytest.mark.parametrize(
+    "structure",
+    [pytest.param(s, marks=pytest.mark.slow) if s in WAITING else s for s in CHAINS],
+    ids=lambda s: "-".join(s.compartments),
+)
 def test_amounts_and_derivatives_are_those_of_the_event_loop(structure):
     ours, loops = everything(by_chain, structure), everything(by_loop, structure)
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(loops), strict=True):
