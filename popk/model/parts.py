@@ -8,10 +8,10 @@ import numpyro
 from jaxtyping import Float
 
 from popk.endpoints import FALL, Endpoint, Risk, distribution_of
-from popk.model.failures import failing
 from popk.model.mixtures import Classes
 from popk.model.outcomes import Outcomes
 from popk.model.sites import ModelError, by_subject, known_or_sampled
+from popk.reasons import failing
 from popk.residual import Mixed, Residual, ResidualError
 from popk.trial import Array, Trial
 

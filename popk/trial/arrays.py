@@ -141,7 +141,11 @@ class Trial(eqx.Module):
         return self.source
 
     def covariate(
-        self, name: str, between: Literal["nocb", "locf", "linear"] = "nocb"
+        self,
+        name: str,
+        between: Literal["nocb", "locf", "linear"] = "nocb",
+        *,
+        unit: str | None = None,
     ) -> Float[Array, "s _"]:
         """Return a covariate, of shape [subject, 1] if constant in every subject, else [subject, record].
 
@@ -154,26 +158,24 @@ class Trial(eqx.Module):
             What holds between two records: the value of the next (next observation carried backward,
             NONMEM's rule), of the last (last observation carried forward), or their mean, which is
             what a linear change amounts to over the interval to second order in it.
+        unit : str, optional
+            That the model takes it in, ``"mg/dL"``; a trial that has it in another one is refused.
 
         Raises
         ------
         DataError
-            The trial was read without this covariate.
+            The trial was read without this covariate, or has it in another unit.
         ValueError
             `between` is none of the three.
         """
         if name not in self.covariates:
             have = ", ".join(self.covariates) or "no covariates"
-            raise DataError(
-                "the trial",
-                [
-                    Problem(
-                        name,
-                        f"{name} is no covariate of it; it has {have}; "
-                        f"read it with covariates=['{name}']",
-                    )
-                ],
+            says = (
+                f"{name} is no covariate of it; it has {have}; read it with covariates=['{name}']"
             )
+            raise DataError("the trial", [Problem(name, says)])
+        if unit is not None:
+            self.design.refuse_unit(name, unit)
         after = self.covariates[name]
         if between not in ("nocb", "locf", "linear"):
             raise ValueError(f"between is {between!r}; it must be 'nocb', 'locf' or 'linear'")
@@ -371,7 +373,9 @@ def trial_of(source: Source) -> Trial:
         covariates={
             n: by_record(frame[n].to_numpy(), subject, record, shape) for n in source.covariates
         },
-        design=design_of(frame, subject, factor is not None, tuple(source.covariates)),
+        design=design_of(frame, subject, factor is not None, tuple(source.covariates))._replace(
+            units=tuple((n, source.units[n]) for n in source.covariates)
+        ),
         source=source._replace(ids=tuple(dict.fromkeys(frame["ID"]))),
     )
     for array in jax.tree.leaves(trial):
