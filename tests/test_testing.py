@@ -30,7 +30,7 @@ def file_and_design(name):
 #: Their structures and events are those of other models: they wait for `-m slow`.
 ALIKE = (
     "mavrilimumab", "morphine", "paclitaxel", "propofol", "quinidine_covariates", "remifentanil",
-    "remifentanil_eeg", "rifampicin_induction", "xenograft", "zanubrutinib",
+    "remifentanil_eeg", "rifampicin_induction", "simulated_hepatic", "xenograft", "zanubrutinib",
 )  # fmt: skip
 
 
