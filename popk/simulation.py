@@ -14,6 +14,7 @@ from popk.model.failures import why_not
 from popk.model.labels import labelled
 from popk.model.sites import Model, ModelError, Sites, describe, values_of
 from popk.trial import Trial
+from popk.units import same
 
 
 def predict_at(
@@ -152,7 +153,8 @@ def predict(
     Raises
     ------
     ModelError
-        The posterior lacks a site of the model, or a subject that is not new.
+        The posterior lacks a site of the model, or a subject that is not new; a column has another unit
+        than in the trial that was fitted; or a level cannot be predicted: then where and why.
     """
     sites = describe(model, trial)
     given = posterior_values(posterior, sites, trial, new_subjects, draws)
@@ -161,6 +163,7 @@ def predict(
     arrays = trial.arrays()
     everyone = np.ones(len(trial.observations.value), dtype=bool)
     out = {k: np.asarray(v) for k, v in _predicted(model, arrays, given, keys).items()}
+    _refuse_unknown(model, trial, given, out["IPRED"])
     typical = {
         n: jnp.broadcast_to(jnp.zeros(sites.all[n].shape), (count, *sites.all[n].shape))
         for n in sites.named("individual")
@@ -193,6 +196,20 @@ def predict(
         ),
     }
     return tree
+
+
+def _refuse_unknown(
+    model: Model, trial: Trial, given: Mapping[str, Any], found: np.ndarray
+) -> None:
+    """Refuse levels [sample, observation] that are not numbers, where there is a reason."""
+    bad = np.isnan(found[:, : len(trial.observations.value)]).any(1)
+    if not bad.any():
+        return
+    first = int(bad.argmax())
+    if why := why_not(model, trial, {n: x[first] for n, x in given.items()}):
+        raise ModelError(
+            "\n".join([f"levels cannot be predicted in {bad.sum()} of {len(bad)} draws", *why])
+        )
 
 
 @partial(jax.jit, static_argnames="model")
@@ -240,7 +257,11 @@ def prior_draws(model: Model, trial: Trial, *, seed: int, draws: int = 1000) -> 
     values = {n: np.asarray(v)[None] for n, v in found.items()}
     kept = np.asarray(trial.observations.measured)
     tree = xr.DataTree.from_dict({"prior": labelled(values, sites, trial, ("chain", "draw"), kept)})
-    tree.attrs = {"model": getattr(model, "__name__", "model"), "seed": seed}
+    tree.attrs = {
+        "model": getattr(model, "__name__", "model"),
+        "seed": seed,
+        "units": json.dumps(trial.units),
+    }
     return tree
 
 
@@ -268,8 +289,9 @@ def posterior_values(
     Raises
     ------
     ModelError
-        The posterior lacks a site, or a subject that is not new.
+        The posterior lacks a site, or a subject that is not new, or its trial had another unit.
     """
+    _refuse_other_units(posterior, trial)
     group = posterior["posterior" if "posterior" in posterior.children else "prior"].dataset
     wanted = sites.named("population") + ([] if new_subjects else sites.named("individual"))
     missing = [n for n in wanted if n not in group]
@@ -296,3 +318,14 @@ def posterior_values(
             )
         )
     return flat
+
+
+def _refuse_other_units(posterior: xr.DataTree, trial: Trial) -> None:
+    """Refuse a trial in other units than the one that the model was fitted to."""
+    for name, then in json.loads(posterior.attrs.get("units", "{}")).items():
+        now = trial.units.get(name)
+        if now is not None and not same(now, then):
+            raise ModelError(
+                f"{name} is in {now} in {trial.host.name}, and was in {then} in the trial that the model "
+                f"was fitted to; convert it to {then}, or correct its unit"
+            )

@@ -26,6 +26,7 @@ import xarray as xr
 from popk.inference.compilation import keep_compiled
 from popk.inference.importance import PER_POPULATION_DRAW, resampled, smoothed, weighted
 from popk.inference.laplace import individual_layout, individualized
+from popk.model.failures import why_not
 from popk.model.sites import Model, ModelError, describe, values_of
 from popk.records.table import DataError, Problem
 from popk.simulation import posterior_values
@@ -72,7 +73,8 @@ class Twin:
     Raises
     ------
     ModelError
-        The patient is not one subject, or the posterior lacks a site of the model.
+        The patient is not one subject, the posterior lacks a site of the model, a column has another
+        unit than in the trial that was fitted, or the patient cannot be predicted: then where and why.
 
     Warns
     -----
@@ -117,6 +119,7 @@ class Twin:
         plan = individual_layout(self.model, arrays)
         count = len(sites.classes)
         positions, log_weights = weighted(self.model, plan, arrays, population, keys, count)
+        self._refuse_unknown(population, log_weights)
         weights, pareto_k = smoothed(np.asarray(log_weights).ravel())
         chosen = resampled(weights, _KEPT, key_keep)
         each = log_weights[0].size
@@ -135,6 +138,14 @@ class Twin:
                 ),
                 skip_file_prefixes=_HERE,
             )
+
+    def _refuse_unknown(self, population: dict[str, Any], log_weights: Any) -> None:
+        """Refuse a patient whom no draw can explain, where there is a reason."""
+        if np.isfinite(log_weights).any():
+            return
+        first = {n: x[0] for n, x in population.items()}
+        if why := why_not(self.model, self.patient, first):
+            raise ModelError("\n".join([f"ID {self.id} cannot be predicted", *why]))
 
     @property
     def id(self) -> str:

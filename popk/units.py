@@ -60,6 +60,18 @@ def factor(source: str, target: str) -> float:
     return float(f"{_registry().Quantity(1.0, a).to(b).magnitude:.15g}")
 
 
+def same(one: str, other: str) -> bool:
+    """Return whether two units are one, however they are written.
+
+    Examples
+    --------
+    >>> same("ug/mL", "mg/L"), same("ng/mL", "mg/L"), same("kg", "h")
+    (True, False, False)
+    """
+    alike = parse(one).dimensionality == parse(other).dimensionality
+    return alike and factor(one, other) == 1
+
+
 def concentration_factor(amount: str, level: str) -> float | None:
     """Return the factor from `amount` per L to `level`, None where a level is no such concentration.
 

@@ -29,12 +29,15 @@ class Transform(NamedTuple):
         ``value(center, eta)`` is the individual parameter.
     omega : bool
         Whether a standard deviation of half a unit on that scale is a sensible guess in any model.
+    within : tuple of float
+        Between which typical values lie, neither of the two included.
     """
 
     name: str
     center: Callable[[Any], Any]
     value: Callable[[Any, Any], Any]
     omega: bool = True
+    within: tuple[float, float] = (0.0, math.inf)
 
 
 def logit_between(low: float = 0.0, high: float = 1.0) -> Transform:
@@ -63,6 +66,7 @@ def logit_between(low: float = 0.0, high: float = 1.0) -> Transform:
         f"logit between {low:g} and {high:g}",
         lambda typical: logit((typical - low) / wide),
         lambda center, eta: low + wide * expit(center + eta),
+        within=(low, high),
     )
 
 
@@ -94,9 +98,17 @@ def box_cox(shape: Any) -> Transform:
 #: The transforms that have a name of their own.
 TRANSFORMS = {
     "log": Transform("log", jnp.log, lambda center, eta: jnp.exp(center + eta)),
-    "normal": Transform("normal", lambda t: t, lambda center, eta: center + eta, omega=False),
+    "normal": Transform(
+        "normal",
+        lambda t: t,
+        lambda center, eta: center + eta,
+        omega=False,
+        within=(-math.inf, math.inf),
+    ),
     "logit": logit_between(),
-    "probit": Transform("probit", ndtri, lambda center, eta: norm.cdf(center + eta)),
+    "probit": Transform(
+        "probit", ndtri, lambda center, eta: norm.cdf(center + eta), within=(0.0, 1.0)
+    ),
 }
 
 

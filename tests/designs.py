@@ -100,7 +100,10 @@ def _levels(design: Design, ID: int) -> list[tuple[float, int]]:
 
 
 DATA = {"quinidine_covariates": "quinidine"}  # of models that bear another name
-FEW = {"phenobarbital": 8, "quinidine": 8, "quinidine_covariates": 4, "remifentanil": 2}  # subjects
+FEW = {  # subjects
+    "phenobarbital": 8, "quinidine": 8, "quinidine_covariates": 4, "remifentanil": 2,
+    "simulated_hepatic": 11,
+}  # fmt: skip
 
 _GENTAMICIN = 6.21 * (3 / 70) ** 0.632 * 40**3.33 / (40**3.33 + 55.4**3.33) * 5 / 6.7  # L/h
 _INDUCED = 1 + 1.04 * 5 / (0.0705 + 5)  # clearance at 5 mg/L of rifampicin, relative
@@ -239,6 +242,17 @@ DESIGNS = {
         # mg/L are 1000 ng/mL
         [Figure("2", 499, 1000 * 17 / 118 * (36 / 18) ** 0.189)],
         ({"ALT": 18, "HEALTHY": 0}, {"ALT": 36, "HEALTHY": 1}),
+    ),
+    "simulated_hepatic": Design(
+        ("h", "mg", "ug/L"),
+        ([{"TIME": 0, "AMT": 100}], infusion(0.54, 4000, cmt=2)),
+        ((1, 4, 12, 48), (24, 3999)),
+        # 0.54 mg/h over 6 L/h, 0.3 of it in class C and 0.3 of that with *2/*3; mg/L are 1000 ug/L
+        [Figure("2", 3999, 1000 * 0.54 / (6 * 0.3 * 0.3))],
+        (
+            {"LIVER": 0, "BILI": 0.6, "ALB": 4.4, "INR": 1, "ASCITES": 0, "ENCEPH": 0, "CYP2C9": 4, "WT": 80},
+            {"LIVER": 1, "BILI": 5, "ALB": 2.5, "INR": 2, "ASCITES": 2, "ENCEPH": 1, "CYP2C9": 1, "WT": 70},
+        ),
     ),
     "xenograft": Design(
         ("day", "mg/kg", "g"),

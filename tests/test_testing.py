@@ -30,8 +30,8 @@ def file_and_design(name):
 #: Their structures and events are those of other models: they wait for `-m slow`.
 ALIKE = (
     "cefamandole", "gentamicin", "mavrilimumab", "morphine", "paclitaxel", "propofol",
-    "quinidine_covariates", "remifentanil", "remifentanil_eeg", "rifampicin_induction", "vancomycin",
-    "warfarin", "xenograft", "zanubrutinib",
+    "quinidine_covariates", "remifentanil", "remifentanil_eeg", "rifampicin_induction",
+    "simulated_hepatic", "vancomycin", "warfarin", "xenograft", "zanubrutinib",
 )  # fmt: skip
 
 

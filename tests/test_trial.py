@@ -418,6 +418,7 @@ COUNTS = {
     "phenobarbital": (59, 589, 155),
     "quinidine": (136, 1028, 361),
     "remifentanil": (65, 65, 1992),
+    "simulated_hepatic": (40, 40, 480),
     "theophylline": (12, 12, 132),
 }
 

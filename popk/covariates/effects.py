@@ -5,7 +5,7 @@ Each function returns the factor of a covariate, 1 at its reference, for any exp
 that a clearance never changes its sign.
 
 What is known and cannot be right raises a ValueError; what only a compiled or differentiated function
-knows gives NaN.
+knows gives NaN, and tells `popk.reasons` why.
 
 References
 ----------
@@ -20,6 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
+
+from popk.reasons import refusing
 
 Values = Float[Array, "..."] | Any  # numbers, NumPy arrays and what NumPyro samples, too
 
@@ -60,6 +62,8 @@ class Range(NamedTuple):
 def refuse(x: Values, ok: Any, sentence: Callable[[str, str], str]) -> Values:
     """Return x where it is right, NaN where it is wrong and only known within a compiled function.
 
+    Whoever asks for reasons there, as `popk.predict_at` does, is told the sentence.
+
     Parameters
     ----------
     x : Float[Array, "*#s"]
@@ -74,6 +78,7 @@ def refuse(x: Values, ok: Any, sentence: Callable[[str, str], str]) -> Values:
         A value is known and wrong.
     """
     if isinstance(x, Tracer) or isinstance(ok, Tracer):
+        refusing(lambda found: sentence(found, ""), x, ok)
         return x * jnp.where(ok, 1.0, jnp.nan)  # a product, so that gradients are NaN, too
     wrong = np.argwhere(~np.asarray(ok))
     if len(wrong):

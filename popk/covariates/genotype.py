@@ -21,6 +21,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from popk.covariates.tables import Gene, Haplotype, genes
+from popk.reasons import refusing
 
 INDETERMINATE = "Indeterminate"
 
@@ -352,11 +353,14 @@ def monotone(
     ok, level = (steps >= 0) & (steps < jnp.inf), (codes >= 0) & (codes <= last)
     if not isinstance(steps, Tracer) and not ok.all():
         raise ValueError(f"increments are {steps}; give finite ones that are not negative")
-    if not isinstance(codes, Tracer) and not level.all():
-        wrong = codes[~level].flat[0]
-        raise ValueError(
-            f"code {wrong} is not that of a level; give whole numbers from 0 to {last}"
-        )
+
+    def says(found: Any) -> str:
+        return f"code {found} is not that of a level; give whole numbers from 0 to {last}"
+
+    if isinstance(codes, Tracer):
+        refusing(says, codes, level)
+    elif not level.all():
+        raise ValueError(says(codes[~level].flat[0]))
     height = jnp.pad(jnp.cumsum(jnp.where(ok, steps, jnp.nan)), (1, 0))
     factor = jnp.exp(height - height[reference])
     return jnp.where(level, factor[jnp.clip(codes, 0, last)], jnp.nan)

@@ -109,7 +109,8 @@ def population_draws(posterior: xr.DataTree) -> dict[str, np.ndarray]:
     group = posterior["posterior"].dataset
     draws: dict[str, np.ndarray] = {}
     for name, values in group.data_vars.items():
-        if "subject" in values.dims:
+        block = str(name).startswith("corr_") and "corr" in group and values.ndim == 4
+        if "subject" in values.dims or block:  # `corr` has the numbers of its blocks
             continue
         inner = values.dims[2:]
         for index in np.ndindex(*values.shape[2:]):

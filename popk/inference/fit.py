@@ -127,6 +127,7 @@ def provenance(model: Model, trial: Trial) -> dict[str, Any]:
         "trial": trial.host.name,
         "trial_sha256": trial.host.fingerprint,
         "subjects": len(trial.ids),
+        "units": json.dumps(trial.units),
         "versions": json.dumps({name: version(name) for name in VERSIONS}),
         "python": platform.python_version(),
         "device": jax.devices()[0].device_kind,
@@ -177,7 +178,9 @@ def _begin(model: Model, plan: Layout, trial: Trial, keys: Any) -> nuts.State:
 
 def _why_impossible(model: Model, plan: Layout, trial: Trial, vector: Any) -> str:
     """Return a sentence on why no starting point has a finite density."""
-    values = constrained(model, plan, trial.arrays(), vector)
+    # Compiled: what is refused there has a reason with a row, and the structure is never interpreted.
+    compiled = jax.jit(constrained, static_argnums=(0, 1))
+    values = compiled(model, plan, trial.arrays(), vector)
     bad = ~np.isfinite(np.asarray(values["log_likelihood"]))
     frame = trial.host.frame
     rows = frame[frame["EVID"].eq(0)][bad]

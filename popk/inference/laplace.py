@@ -31,6 +31,7 @@ from numpyro.distributions import biject_to
 from numpyro.primitives import Messenger
 
 from popk.inference.density import Layout, Vector, layout
+from popk.model.failures import why_not
 from popk.model.levels import Curvatures, curvatures_of, levels_of
 from popk.model.outcomes import of_kinds
 from popk.model.sites import Model, ModelError, describe
@@ -310,7 +311,7 @@ def map_estimate(
     Raises
     ------
     ModelError
-        A population value is missing, or the model has no random effects.
+        A population value is missing, the model has no random effects, or a subject cannot be predicted.
     ValueError
         `start` has another shape, `starts` is below 1, or the model observes events.
     """
@@ -330,6 +331,9 @@ def map_estimate(
         start=start, starts=starts, seed=seed,
     )  # fmt: skip
     modes = _modes(model, plan, trial.by_subject(), population, begin)
+    typical = {**population, "eta": jnp.zeros(sites.all["eta"].shape)}
+    if np.isnan(modes.joint).any() and (why := why_not(model, trial, typical)):
+        raise ModelError("\n".join(["there is no mode: amounts cannot be computed", *why]))
     size, logdet = plan.size, np.linalg.slogdet(modes.curvature)[1]
     levels = np.zeros(trial.n_subjects)
     np.add.at(

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from popk.model.absorption import Absorption, Route
 from popk.model.dosing import ByCompartment, Parameter, dosing_of, parameter, tell
 from popk.model.explanation import explained
-from popk.model.failures import failing
 from popk.model.sites import ModelError
+from popk.reasons import failing
 from popk.solve import OVERLAPPING, Dosing, observed
 from popk.solve.clocks import Solver
 from popk.solve.nonlinear import DONE, integrate

@@ -5,8 +5,8 @@ from typing import Any
 
 from jaxtyping import Float
 
-from popk.model.failures import failing
 from popk.model.sites import ModelError, by_subject
+from popk.reasons import failing
 from popk.solve import OVERLAPPING, PENDING, Dosing, Schedule
 from popk.trial import Array, Trial
 

@@ -1,5 +1,6 @@
 """Who is treated? Individual parameters around their typical values."""
 
+import math
 from collections import namedtuple
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -14,6 +15,7 @@ from popk.model.groups import groups as model_groups
 from popk.model.mixtures import Mixture
 from popk.model.sites import ModelError, by_subject, check_parameter, known_or_sampled
 from popk.priors import Fixed, Prior, half_normal
+from popk.reasons import refusing
 from popk.trial import Trial
 from popk.variability import TRANSFORMS, Transform, random_effects
 
@@ -120,7 +122,8 @@ def individual(
     nu = None if degrees is None else known_or_sampled("degrees", degrees)
     which = classes.names if classes else ("",)
     centers = {
-        k: {n: forms[n].center(_typical(n, v, trial, k)) for n, v in typical.items()} for k in which
+        k: {n: _center(n, forms[n], _typical(n, v, trial, k)) for n, v in typical.items()}
+        for k in which
     }
     factors = {n: numpyro.sample(f"share_{n}", dist.Normal(1, 1)) for n in share}
     infer = {"parameters": own, "transforms": {n: forms[n].name for n in names}}
@@ -298,6 +301,21 @@ def _varying(
         )
     _refuse_strangers(f"{option} of {column}", dict.fromkeys(own), tuple(forms))
     return own, which if isinstance(which, Mapping) else None
+
+
+def _center(name: str, form: Transform, typical: Float[Array, "_ _"]) -> Float[Array, "_ _"]:
+    """Return a typical value on the scale of its random effect, where it has a place on it."""
+    low, high = form.within
+    allowed = f"between {low:g} and {high:g}" if high < math.inf else f"above {low:g}"
+    refusing(
+        lambda found: (
+            f"the typical value of {name} is {found}, and its random effect is {form.name}: it must lie "
+            f"{allowed}; bound its prior and the effects of covariates on it, or give another transform="
+        ),
+        typical,
+        (typical > low) & (typical < high),
+    )
+    return form.center(typical)
 
 
 def _typical(name: str, value: Any, trial: Trial, label: str) -> Float[Array, "_ _"]:

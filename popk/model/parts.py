@@ -9,10 +9,10 @@ import numpyro.distributions as dist
 from jaxtyping import Float
 
 from popk.endpoints import FALL, Endpoint, Risk, distribution_of
-from popk.model.failures import failing
 from popk.model.mixtures import Classes
 from popk.model.outcomes import Outcomes
 from popk.model.sites import ModelError, by_subject, known_or_sampled
+from popk.reasons import failing
 from popk.residual import Mixed, Paired, Residual, ResidualError
 from popk.trial import Array, Trial
 

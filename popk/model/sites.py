@@ -320,7 +320,8 @@ def _site(name: str, message: dict[str, Any]) -> Site:
     plates = {frame.dim: frame.name for frame in message["cond_indep_stack"]}
     shape = tuple(np.shape(message["value"]))
     if message["type"] == "deterministic":
-        kind, events = "deterministic", 0
+        # `corr` made of blocks has the inner axes of one that is sampled whole.
+        kind, events = "deterministic", len(_INNER.get(name, ()))
     else:
         kind = (
             "level"

@@ -10,8 +10,8 @@ from jaxtyping import Array, Float
 
 from popk.model.dosing import ByCompartment, dosing_of, parameter, tell
 from popk.model.explanation import explained
-from popk.model.failures import failing
 from popk.model.sites import ModelError
+from popk.reasons import failing
 from popk.solve import Dosing, solve
 from popk.solve.clocks import Solver
 from popk.solve.nonlinear import BROKEN, STEPS, UNSETTLED, integrate

@@ -98,6 +98,7 @@ class Trial(eqx.Module):
         between: Literal["nocb", "locf", "linear"] = "nocb",
         *,
         missing: Any = None,
+        unit: str | None = None,
     ) -> Float[Array, "s _"]:
         """Return a covariate, of shape [subject, 1] if constant in every subject, else [subject, record].
 
@@ -113,27 +114,25 @@ class Trial(eqx.Module):
         missing : float or Float[Array, "subject 1"], optional
             What is put in the place of a missing value: needed where the trial was read with
             ``missing=``. `popk.covariate_model` gives values that are sampled.
+        unit : str, optional
+            That the model takes it in, ``"mg/dL"``; a trial that has it in another one is refused.
 
         Raises
         ------
         DataError
-            The trial was read without this covariate, or some subjects may lack it and `missing` is
-            not given.
+            The trial was read without this covariate, or has it in another unit; or some subjects may
+            lack it and `missing` is not given.
         ValueError
             `between` is none of the three.
         """
         if name not in self.covariates:
             have = ", ".join(self.covariates) or "no covariates"
-            raise DataError(
-                "the trial",
-                [
-                    Problem(
-                        name,
-                        f"{name} is no covariate of it; it has {have}; "
-                        f"read it with covariates=['{name}']",
-                    )
-                ],
+            says = (
+                f"{name} is no covariate of it; it has {have}; read it with covariates=['{name}']"
             )
+            raise DataError("the trial", [Problem(name, says)])
+        if unit is not None:
+            self.design.refuse_unit(name, unit)
         after = self.covariates[name]
         if name in self.design.missing:
             if missing is None:
@@ -338,7 +337,8 @@ def trial_of(source: Source) -> Trial:
             n: by_record(frame[n].to_numpy(), subject, record, shape) for n in source.covariates
         },
         design=design_of(frame, subject, factor is not None, tuple(source.covariates))._replace(
-            missing=source.missing
+            missing=source.missing,
+            units=tuple((n, source.units[n]) for n in source.covariates),
         ),
         source=source._replace(ids=tuple(dict.fromkeys(frame["ID"]))),
     )

@@ -6,6 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from popk.records.events import MODELED_DURATION, MODELED_RATE
+from popk.records.table import DataError, Problem
+from popk.units import same
 
 
 class Design(NamedTuple):
@@ -45,6 +47,8 @@ class Design(NamedTuple):
     occasions : tuple of (str, int)
         The covariates that are whole numbers and change within subjects, and the most values that one
         subject has in turn.
+    units : tuple of (str, str)
+        The unit of each covariate.
     """
 
     infusions: bool = False
@@ -65,6 +69,20 @@ class Design(NamedTuple):
     gaps: int = 0
     missing: tuple[str, ...] = ()
     occasions: tuple[tuple[str, int], ...] = ()
+    units: tuple[tuple[str, str], ...] = ()
+
+    def refuse_unit(self, name: str, unit: str) -> None:
+        """Refuse a covariate that is in another unit.
+
+        Raises
+        ------
+        DataError
+            It is.
+        """
+        own = dict(self.units).get(name, unit)
+        if not same(own, unit):
+            says = f"{name} is in {own}, and the model takes it in {unit}; convert it, or correct its unit"
+            raise DataError("the trial", [Problem(name, says)])
 
 
 def bucket(size: int, least: int = 8) -> int:

@@ -1,7 +1,5 @@
 """A joint fit of levels and events finds the values that a trial was simulated with."""
 
-import warnings
-
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -10,6 +8,7 @@ import pandas as pd
 import pytest
 
 import popk
+from tests.recovery import prior_truths, recovered
 
 SAMPLED, END = (1.0, 4.0, 10.0, 20.0), 60.0  # h
 DOSES, SUBJECTS, REPLICATES = (25.0, 50.0, 100.0, 200.0), 40, 20
@@ -64,21 +63,11 @@ def test_intervals_of_a_joint_fit_cover_the_truth_as_often_as_they_say():
     # With true values from the prior, a 90% interval covers them in 90% of trials exactly.
     known = {f"{n}_pop": 1.0 for n in ("CL", "V", "SCALE", "SHAPE", "SLOPE")}
     design = simulated({**known, "omega_CL": 0.3, "omega_V": 0.3, "sigma_proportional": 0.1}, 0)
-    truths = popk.prior_draws(joint, design, seed=1, draws=REPLICATES)["prior"].dataset
-    names, covered = [str(n) for n in truths.data_vars], []
-    for i in range(REPLICATES):
-        values = {n: float(truths[n][0, i]) for n in names}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", popk.ConvergenceWarning)  # the fits are short
-            posterior = popk.fit(
-                joint, simulated(values, i + 1), seed=i, chains=2, warmup=300, draws=400,
-                progress=False,
-            )  # fmt: skip
-        table = popk.summary(posterior)
-        covered.append([table.lower[n] <= values[n] <= table.upper[n] for n in names])
-    shares = dict(zip(names, np.mean(covered, axis=0).tolist(), strict=True))
-    print(f"\n{shares}, all {np.mean(covered):.3f}")
+    truths = prior_truths(joint, design, REPLICATES)
+    trials = [simulated(values, i) for i, values in enumerate(truths, start=1)]
+    covered = recovered(joint, trials, truths).held
+    print(f"{covered.mean().to_dict()}, all {covered.to_numpy().mean():.3f}")
     # 160 intervals: 144 expected, 3.8 their standard deviation; of one parameter 18 of 20, and 14
     # or more with a probability of 0.998.
-    assert 0.825 <= np.mean(covered) <= 0.97
-    assert min(shares.values()) >= 0.7
+    assert 0.825 <= covered.to_numpy().mean() <= 0.97
+    assert covered.mean().min() >= 0.7

@@ -116,6 +116,15 @@ def test_a_correlation_is_judged_once_and_its_diagonal_never():
     np.testing.assert_array_equal(draws["corr[CL, V]"], corr()[..., 0, 1])
 
 
+def test_a_block_of_correlations_is_judged_as_a_part_of_the_matrix():
+    matrix = ("chain", "draw", "parameter", "parameter2"), corr()
+    block = ("chain", "draw", "corr_CL_V_dim_0", "corr_CL_V_dim_1"), corr()
+    assert list(population_draws(posterior(corr=matrix, corr_CL_V=block))) == [
+        "CL_pop",
+        "corr[CL, V]",
+    ]
+
+
 def test_individual_parameters_are_not_judged():
     apart = np.broadcast_to(np.arange(CHAINS)[:, None, None], (CHAINS, DRAWS, 3)).astype(float)
     tree = posterior(CL=(("chain", "draw", "subject"), apart))

@@ -200,6 +200,28 @@ def test_a_block_of_anything_but_parameters_with_a_random_effect_is_refused(bloc
     assert says in refusal(lambda: popk.individual(two, CL=1.0, V=30.0, KA=1.0, correlated=blocks))
 
 
+def test_a_block_with_a_parameter_that_shares_its_random_effect_is_refused(two):
+    assert refusal(
+        lambda: popk.individual(
+            two, CL=1.0, V=30.0, KA=1.0, share={"V": "CL"}, correlated=[("CL", "V")]
+        )
+    ) == (
+        "correlated has the block ('CL', 'V'); a block is two or more different parameters with a random "
+        "effect of their own, which are CL, KA"
+    )
+
+
+def test_correlations_made_of_blocks_have_the_axes_of_a_matrix(two):
+    def model(trial):
+        p = popk.individual(trial, CL=1.0, V=30.0, KA=2.0, correlated=[("CL", "V")])
+        popk.observe(trial, p.CL * p.V * p.KA * jnp.ones(two.time.shape), popk.additive_error(1))
+
+    sites = describe(model, two)
+    assert sites.all["corr"].dims == ("parameter", "parameter2")
+    assert sites.all["corr"].kind == "deterministic"
+    assert sites.all["corr_CL_V"].kind == "population"
+
+
 def test_a_shared_random_effect_is_a_multiple_of_another_s(two):
     eta = jnp.asarray([[[0.4]], [[-0.2]]])
     trace, p = trace_of(

@@ -15,6 +15,7 @@ from popk.inference.density import constrained, layout
 from popk.model.levels import curvatures_of, levels_of
 from popk.model.sites import describe, values_of
 from tests.model.sites import plates, refusal, trace_of
+from tests.recovery import recovered
 from tests.trials import trial
 
 LEVELS = """
@@ -307,19 +308,6 @@ class TestFit:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::popk.ConvergenceWarning")  # 400 draws are few for some
 def test_ninety_percent_intervals_hold_the_truth_in_about_ninety_percent_of_trials():
-    held = []
-    for seed in range(20):
-        study, _ = simulated(60, seed)
-        posterior = popk.fit(
-            metabolizers, study, seed=1, chains=2, warmup=400, draws=400, progress=False
-        )
-        low, high = (
-            posterior["posterior"].dataset[list(TRUTH)].quantile(q, ("chain", "draw"))
-            for q in (0.05, 0.95)
-        )
-        held.append([float(low[n]) < truth < float(high[n]) for n, truth in TRUTH.items()])
-    # Each of 7 parameters in 20 trials: 3 standard errors below 90% of 140, and of 20.
-    assert np.mean(held) > 0.9 - 3 * np.sqrt(0.09 / 140)
-    assert np.mean(held, axis=0).min() > 0.9 - 3 * np.sqrt(0.09 / 20)
+    trials = [simulated(60, seed)[0] for seed in range(20)]
+    recovered(metabolizers, trials, [TRUTH] * 20, warmup=400).check()
