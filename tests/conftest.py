@@ -6,6 +6,7 @@ from pathlib import Path
 
 import hypothesis
 import jax
+import numpyro.distributions  # noqa: F401 - where warnings are errors a first import may end half way
 import pytest
 
 ROOT = Path(__file__).parents[1]
