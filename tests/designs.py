@@ -99,8 +99,14 @@ def _levels(design: Design, ID: int) -> list[tuple[float, int]]:
     ]
 
 
-DATA = {"quinidine_covariates": "quinidine"}  # of models that bear another name
-FEW = {"phenobarbital": 8, "quinidine": 8, "quinidine_covariates": 4, "remifentanil": 2}  # subjects
+DATA = {  # of models that bear another name
+    "phenobarbital_covariates": "phenobarbital",
+    "quinidine_covariates": "quinidine",
+}
+FEW = {  # subjects
+    "phenobarbital": 8, "phenobarbital_covariates": 8, "quinidine": 8, "quinidine_covariates": 4,
+    "remifentanil": 2,
+}  # fmt: skip
 
 _GENTAMICIN = 6.21 * (3 / 70) ** 0.632 * 40**3.33 / (40**3.33 + 55.4**3.33) * 5 / 6.7  # L/h
 _INDUCED = 1 + 1.04 * 5 / (0.0705 + 5)  # clearance at 5 mg/L of rifampicin, relative
@@ -239,6 +245,18 @@ DESIGNS = {
         # mg/L are 1000 ng/mL
         [Figure("2", 499, 1000 * 17 / 118 * (36 / 18) ** 0.189)],
         ({"ALT": 18, "HEALTHY": 0}, {"ALT": 36, "HEALTHY": 1}),
+    ),
+    "warfarin_dose": Design(
+        ("week", "mg", "mg/week"),
+        ([], []),
+        ((0,), (0,)),
+        [],
+        (
+            {"CYP2C9": 2, "VKORC1": 2, "AGE": 65, "WT": 75, "HT": 170, "RACE": 0, "SITE": 1}
+            | {"AMIODARONE": 0, "INDUCER": 2},
+            {"CYP2C9": 0.5, "VKORC1": 0, "AGE": 35, "WT": 50, "HT": 150, "RACE": 1, "SITE": 0}
+            | {"AMIODARONE": 1, "INDUCER": 1},
+        ),
     ),
     "xenograft": Design(
         ("day", "mg/kg", "g"),
