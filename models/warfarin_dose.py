@@ -4,7 +4,7 @@ Data: International Warfarin Pharmacogenetics Consortium, Klein TE, Altman RB, E
 Estimation of the warfarin dose with clinical and pharmacogenetic data. N Engl J Med 360:753-764.
 doi:10.1056/NEJMoa0809329 (data/iwpc.csv). At steady state the active half of the dose is what is cleared,
 dose / 2 = 168 h CL CSS; CSS, of S-warfarin, is lower where less VKORC1 is expressed. Doses tell only the
-product: CL of *1/*1, 0.348 L/h, is that of Hamberg AK, Wadelius M, Lindh JD, et al. (2010). Clin Pharmacol
+product: the prior of CL of *1/*1 is that of Hamberg AK, Wadelius M, Lindh JD, et al. (2010). Clin Pharmacol
 Ther 87:727-734. doi:10.1038/clpt.2010.37. Each patient has one dose: sigma_log holds people and error.
 Priors: weakly informative; no step of a gene's activity lowers the dose. Site 0 is a new one.
 """
@@ -44,16 +44,15 @@ def warfarin_dose(trial):
 
     up, shift = (dist.HalfNormal(0.5), 1, True), (normal(0, 0.3), 1)
     site = normal(0, sample("tau_CSS_SITE", dist.HalfNormal(0.2)))
-    CL = numpyro.deterministic("CL_pop", jnp.array(0.348)) * by(
-        "CL_CYP2C9", (0, 0.5, 1, 1.5, 2), *up
-    )
+    CL = sample("CL_pop", popk.lognormal(0.348, cv=0.1)) * by("CL_CYP2C9", (0, 0.5, 1, 1.5, 2), *up)
     CL *= exponential(of("AGE") / 10, sample("CL_AGE", normal(0, 0.2)), 6.5)  # a decade
     CL *= power(of("WT"), sample("CL_WT", normal(0.5, 0.5)), 75)
     CL *= power(of("HT"), sample("CL_HT", normal(0.5, 0.5)), 170)
     CL *= by("CL_AMIODARONE", range(3), *shift) * by("CL_INDUCER", range(3), *shift)  # L/h
     CSS = sample("CSS_pop", popk.lognormal(0.3, cv=0.5)) * by("CSS_VKORC1", range(3), *up)  # mg/L
     CSS *= by("CSS_RACE", range(4), *shift) * by("zeta_CSS_SITE", range(23), site)
+    own = {"CL": CL, "CSS": CSS, "DOSE": 2 * 168 * CL * CSS}  # the last in mg/week
     with numpyro.plate("subject", trial.n_subjects, dim=-2):
-        CL, CSS = numpyro.deterministic("CL", CL), numpyro.deterministic("CSS", CSS)
-    dose = 2 * 168 * CL * CSS * jnp.ones_like(trial.time)  # mg/week
+        own = {name: numpyro.deterministic(name, value) for name, value in own.items()}
+    dose = own["DOSE"] * jnp.ones_like(trial.time)
     popk.observe(trial, dose, popk.lognormal_error(0.5, degrees=dist.Gamma(2, 0.1)))

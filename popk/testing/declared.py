@@ -63,7 +63,7 @@ def check_sites(model: Model, trial: Trial) -> list[Problem]:
     population = sites.named("population")
     parameters = {
         *sites.parameters,
-        *(n.removesuffix("_pop") for n in sites.all if n.endswith("_pop")),  # a known one, too
+        *(n.removesuffix("_pop") for n in population if n.endswith("_pop")),
     }
     found = []
     for name in population:
