@@ -352,7 +352,7 @@ def monotone(
     ok, level = (steps >= 0) & (steps < jnp.inf), (codes >= 0) & (codes <= last)
     if not isinstance(ok, Tracer) and not ok.all():  # within a compiled function it is one
         raise ValueError(f"increments are {steps}; give finite ones that are not negative")
-    if not isinstance(level, Tracer) and not level.all():
+    if not isinstance(codes, Tracer) and not level.all():
         wrong = codes[~level].flat[0]
         raise ValueError(
             f"code {wrong} is not that of a level; give whole numbers from 0 to {last}"
