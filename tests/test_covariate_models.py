@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 import popk
+from tests.conftest import trial_of
 from tests.designs import model_file
 
 
 def fitted(name, data, **settings):
     """Return a model, its trial and a posterior."""
     file = model_file(name)
-    trial = popk.read_nonmem(f"data/{data}.csv")
+    trial = trial_of(data)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", popk.ConvergenceWarning)
         model = getattr(file, name)
