@@ -99,10 +99,13 @@ def _levels(design: Design, ID: int) -> list[tuple[float, int]]:
     ]
 
 
-DATA = {"quinidine_covariates": "quinidine"}  # of models that bear another name
+DATA = {  # of models that bear another name
+    "phenobarbital_covariates": "phenobarbital",
+    "quinidine_covariates": "quinidine",
+}
 FEW = {  # subjects
-    "phenobarbital": 8, "quinidine": 8, "quinidine_covariates": 4, "remifentanil": 2,
-    "simulated_hepatic": 11,
+    "phenobarbital": 8, "phenobarbital_covariates": 8, "quinidine": 8, "quinidine_covariates": 4,
+    "remifentanil": 2, "simulated_hepatic": 11,
 }  # fmt: skip
 
 _GENTAMICIN = 6.21 * (3 / 70) ** 0.632 * 40**3.33 / (40**3.33 + 55.4**3.33) * 5 / 6.7  # L/h
@@ -252,6 +255,18 @@ DESIGNS = {
         (
             {"LIVER": 0, "BILI": 0.6, "ALB": 4.4, "INR": 1, "ASCITES": 0, "ENCEPH": 0, "CYP2C9": 4, "WT": 80},
             {"LIVER": 1, "BILI": 5, "ALB": 2.5, "INR": 2, "ASCITES": 2, "ENCEPH": 1, "CYP2C9": 1, "WT": 70},
+        ),
+    ),
+    "warfarin_dose": Design(
+        ("week", "mg", "mg/week"),
+        ([], []),
+        ((0,), (0,)),
+        [],
+        (
+            {"CYP2C9": 2, "VKORC1": 2, "AGE": 65, "WT": 75, "HT": 170, "RACE": 0, "SITE": 1}
+            | {"AMIODARONE": 0, "INDUCER": 2},
+            {"CYP2C9": 0.5, "VKORC1": 0, "AGE": 35, "WT": 50, "HT": 150, "RACE": 1, "SITE": 0}
+            | {"AMIODARONE": 1, "INDUCER": 1},
         ),
     ),
     "xenograft": Design(

@@ -13,6 +13,7 @@ import pytest
 import popk
 from popk import testing
 from popk.inference.density import layout
+from popk.model.sites import describe
 from tests.designs import DESIGNS, NAMES, designed, model_file, trial_for
 from tests.trials import trial
 
@@ -29,8 +30,8 @@ def file_and_design(name):
 
 #: Their structures and events are those of other models: they wait for `-m slow`.
 ALIKE = (
-    "cefamandole", "gentamicin", "mavrilimumab", "morphine", "paclitaxel", "propofol",
-    "quinidine_covariates", "remifentanil", "remifentanil_eeg", "rifampicin_induction",
+    "cefamandole", "gentamicin", "mavrilimumab", "morphine", "paclitaxel", "phenobarbital_covariates",
+    "propofol", "quinidine_covariates", "remifentanil", "remifentanil_eeg", "rifampicin_induction",
     "simulated_hepatic", "vancomycin", "warfarin", "xenograft", "zanubrutinib",
 )  # fmt: skip
 
@@ -196,6 +197,19 @@ def test_the_effect_of_a_covariate_is_named_after_its_parameter(three):
         CL = numpyro.sample("CL_pop", popk.lognormal(1.0, cv=0.3))
         falling(trial, CL=CL * (trial.covariate("WT") / 70) ** power)
 
+    assert testing.check_sites(model, three) == []
+
+
+def test_the_effects_of_occasions_and_groups_have_names_that_reports_know(three):
+    def model(trial):
+        """V varies between weights, as if they were sites, and CL between them as if occasions."""
+        p = popk.individual(
+            trial, CL=numpyro.sample("CL_pop", popk.lognormal(1.0, cv=0.3)), V=1.0, correlated=False,
+            iov={"WT": ["CL"]}, groups={"WT": ["V"]}, levels={"WT": (60, 70, 90)},
+        )  # fmt: skip
+        popk.observe(trial, 10 / p.V * jnp.exp(-p.CL * trial.time), popk.additive_error(2))
+
+    assert {"gamma_CL", "tau_V_WT", "zeta_V_WT"} <= set(describe(model, three).named("population"))
     assert testing.check_sites(model, three) == []
 
 

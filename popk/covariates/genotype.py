@@ -351,7 +351,7 @@ def monotone(
     if isinstance(reference, bool) or not 0 <= reference <= last:
         raise ValueError(f"reference is {reference}; give the number of a level, from 0 to {last}")
     ok, level = (steps >= 0) & (steps < jnp.inf), (codes >= 0) & (codes <= last)
-    if not isinstance(steps, Tracer) and not ok.all():
+    if not isinstance(ok, Tracer) and not ok.all():  # within a compiled function it is one
         raise ValueError(f"increments are {steps}; give finite ones that are not negative")
 
     def says(found: Any) -> str:

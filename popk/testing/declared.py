@@ -9,6 +9,9 @@ from popk.records.table import DataError
 from popk.testing.problems import Problem, name_of
 from popk.trial import Trial
 
+#: How names of population sites begin that reports know: variability and error.
+_KNOWN = ("omega_", "gamma_", "tau_", "zeta_", "sigma_")
+
 
 def check_signature(model: Model) -> list[Problem]:
     """Return what is wrong with a model's signature and docstring.
@@ -45,8 +48,9 @@ def check_sites(model: Model, trial: Trial) -> list[Problem]:
     """Return what is wrong with what a model samples and observes, and with the names of it.
 
     A population site is named ``CL_pop``, ``omega_CL``, ``sigma_proportional`` or ``corr``, or
-    as an endpoint's parameter; the effect of a covariate begins with its parameter, as ``CL_WT``. None
-    bears the name of an axis.
+    as an endpoint's parameter, or as the effects of occasions and groups (``gamma_CL``, ``tau_CL_SITE``
+    and ``zeta_CL_SITE``); the effect of a covariate begins with its parameter, as ``CL_WT``. None bears
+    the name of an axis.
 
     Parameters
     ----------
@@ -63,7 +67,7 @@ def check_sites(model: Model, trial: Trial) -> list[Problem]:
     }
     found = []
     for name in population:
-        known = name == "corr" or name.endswith("_pop") or name.startswith(("omega_", "sigma_"))
+        known = name == "corr" or name.endswith("_pop") or name.startswith(_KNOWN)
         known = known or name.split("_")[0] in PARAMETERS
         if not known and not any(name.startswith(f"{parameter}_") for parameter in parameters):
             found.append(
