@@ -165,11 +165,13 @@ def test_the_dose_is_what_is_cleared_in_a_week_at_the_concentration_that_is_need
     np.testing.assert_allclose(found, [usual, other], rtol=1e-12)
 
 
-def test_a_genotype_or_site_that_the_model_does_not_know_gives_no_dose(file):
+def test_a_genotype_or_site_that_the_model_does_not_know_is_refused_by_row(file):
     for wrong in ({"CYP2C9": 1.2}, {"VKORC1": 3.0}, {"SITE": 23.0}, {"INDUCER": 5.0}):
         frame = trial_for("warfarin_dose").to_dataframe().assign(**wrong)
-        trial = trial_for("warfarin_dose").replaced(frame)
-        assert popk.predict_at(file.warfarin_dose, trial, VALUES).isnull().all()
+        frame.attrs = trial_for("warfarin_dose").to_dataframe().attrs
+        column, value = next(iter(wrong.items()))
+        with pytest.raises(popk.ModelError, match=rf"ID 1  TIME 0.*  {column} {value:g}: "):
+            popk.predict_at(file.warfarin_dose, popk.read_nonmem(frame), VALUES)
 
 
 @pytest.mark.slow

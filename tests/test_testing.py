@@ -220,7 +220,9 @@ def test_a_prior_that_allows_what_cannot_be_is_found_with_the_record(three):
 
     says = problems_of(model, three)["prior"]
     assert says.startswith("at draw ")
-    assert "IPRED is nan at row 0  ID 1  TIME 0; narrow the priors" in says
+    assert (
+        "IPRED is nan: row 0  ID 1  TIME 0 (and 2 other IDs): the typical value of V is -" in says
+    )
 
 
 def test_an_engine_s_reason_is_passed_on(three):
