@@ -89,7 +89,8 @@ def check(
     sites = describe(function, trial)
     typer.echo(f"Model {function.__name__}")
     for kind in ("population", "individual", "deterministic", "level"):
-        typer.echo(f"  {kind}: {', '.join(sites.named(kind))}")
+        names = sites.named(kind, *(["latent"] if kind == "individual" else []))
+        typer.echo(f"  {kind}: {', '.join(names)}")
 
 
 @app.command()

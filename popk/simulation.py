@@ -54,7 +54,7 @@ def predict_at(
         known = [n.removeprefix("IPRED_") for n in sites.all if n.startswith("IPRED_")]
         raise ModelError(f"the model has no such output; give output= one of {', '.join(known)}")
     given = _at_sites(values, sites, trial)
-    needed = [n for n in sites.named("population") if n not in given]
+    needed = [n for n in sites.named("population", "latent") if n not in given]
     # What is not given is made NaN: a prediction that turns NaN depends on it.
     blank = {n: jnp.full(sites.all[n].shape, jnp.nan) for n in needed}
 
@@ -95,7 +95,7 @@ def _ipred_compiled(model, name, arrays, values):
 
 def _at_sites(values: Mapping[str, Any], sites: Sites, trial: Trial) -> dict[str, Any]:
     """Return values in the shapes of their sites, individual ones not given being 0."""
-    sampled = sites.named("population", "individual")
+    sampled = sites.named("population", "individual", "latent")
     unknown = [n for n in values if n not in sampled]
     if unknown:
         raise ModelError(
@@ -167,7 +167,6 @@ def predict(
     typical = {
         n: jnp.broadcast_to(jnp.zeros(sites.all[n].shape), (count, *sites.all[n].shape))
         for n in sites.named("individual")
-        if n != "class_probability"
     }
     pred = np.asarray(_predicted(model, arrays, {**given, **typical}, keys)["IPRED"])
     levels = labelled(out, sites, trial, ("sample",), everyone)
@@ -293,7 +292,9 @@ def posterior_values(
     """
     _refuse_other_units(posterior, trial)
     group = posterior["posterior" if "posterior" in posterior.children else "prior"].dataset
-    wanted = sites.named("population") + ([] if new_subjects else sites.named("individual"))
+    wanted = sites.named("population") + (
+        [] if new_subjects else sites.named("individual", "latent")
+    )
     missing = [n for n in wanted if n not in group]
     if missing:
         raise ModelError(

@@ -231,7 +231,7 @@ def _quantities(
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Return each quantity [sample, subject] of typical subjects."""
     sites = describe(model, lined_up)
-    strange = [n for n in sites.named("individual") if n != "eta" and n not in sites.iov]
+    strange = [n for n in sites.named("individual", "latent") if n != "eta" and n not in sites.iov]
     if strange:
         raise ModelError(
             f"the typical value of {', '.join(strange)} is not known; write random effects with "

@@ -247,7 +247,7 @@ def _tree(
     model: Model, plan: Layout, sites: Sites, trial: Trial, sampled: nuts.Sampled
 ) -> xr.DataTree:
     """Return sampled positions as a DataTree in ArviZ's schema."""
-    own = sites.named("population", "individual", "deterministic")
+    own = sites.named("population", "individual", "latent", "deterministic")
     kept = [n for n in own if not n.startswith("IPRED")]
     positions = np.swapaxes(sampled.position, 0, 1)  # draw, chain -> chain, draw
     shape = positions.shape[:2]

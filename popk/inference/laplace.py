@@ -34,7 +34,7 @@ from popk.inference.density import Layout, Vector, layout
 from popk.model.failures import why_not
 from popk.model.levels import Curvatures, curvatures_of, levels_of
 from popk.model.outcomes import of_kinds
-from popk.model.sites import Model, ModelError, describe
+from popk.model.sites import Model, ModelError, beside_levels, describe
 from popk.trial import Trial
 
 
@@ -138,7 +138,7 @@ def _is_prior(site: Mapping[str, Any], own: set[str]) -> bool:
     """Return whether a site is a random effect, or a known covariate that is modeled."""
     if site["type"] != "sample":
         return False
-    return site["name"] in own or (site["is_observed"] and "kinds" not in site["infer"])
+    return site["name"] in own or beside_levels(site)
 
 
 def _density(site: Mapping[str, Any]) -> Float[Array, ""]:
@@ -319,10 +319,10 @@ def map_estimate(
     missing = [n for n in sites.named("population") if n not in values]
     if missing:
         raise ModelError(f"values lacks {', '.join(missing)}; give every population value")
-    if sites.named("individual") != ["eta"]:
+    if sites.named("individual", "latent") != ["eta"]:
         raise ModelError(
             "map_estimate needs popk.individual's random effects and no others; the model "
-            f"has {', '.join(sites.named('individual')) or 'none'}"
+            f"has {', '.join(sites.named('individual', 'latent')) or 'none'}"
         )
     plan = subject_layout(model, trial)
     population = {n: jnp.asarray(values[n], dtype=float) for n in sites.named("population")}

@@ -74,7 +74,9 @@ def covariate_model(
         )
     unknown = jnp.isnan(values)
     with numpyro.plate("subject", trial.n_subjects, dim=-2):
-        drawn: Any = numpyro.sample(f"{name}_missing", distribution.expand(shape))
+        drawn: Any = numpyro.sample(
+            f"{name}_missing", distribution.expand(shape), infer={"covariate": name}
+        )
         # Where a value is unknown its place holds one of the support, which does not count.
         known = jnp.where(unknown, jnp.asarray(drawn), values)
         log_density = jnp.where(unknown, 0.0, distribution.log_prob(known))

@@ -82,8 +82,9 @@ class Site(NamedTuple):
     Attributes
     ----------
     kind : str
-        "population", "individual" (inside the `subject` plate), "level" (inside `observation`)
-        or "deterministic".
+        "population", "individual" (inside the `subject` plate: a random effect, typically 0),
+        "latent" (there too, but no effect: a class, a missing covariate), "level" (inside
+        `observation`) or "deterministic".
     dims : tuple of str
         Its axes, after those of size 1 within subjects are dropped.
     shape : tuple of int
@@ -187,9 +188,8 @@ def _check_levels_of(trial: Trial, column: str, levels: tuple[float, ...]) -> No
     if len(other):
         row = other.iloc[0]
         raise ModelError(
-            f"{trial.host.name} row {row['ROW']}  ID {row['ID']}  TIME {row['TIME']:g}: {column} is "
-            f"{row[column]:g}, and the model knows {', '.join(f'{x:g}' for x in levels)}; add it to "
-            f"levels={{'{column}': ...}} and fit again"
+            f"{_place(trial, row)}{column} is {row[column]:g}, and the model knows "
+            f"{', '.join(f'{x:g}' for x in levels)}; add it to levels={{'{column}': ...}} and fit again"
         )
 
 
@@ -201,8 +201,8 @@ def _check_occasions(trial: Trial, column: str) -> None:
     if len(again):
         row = again.iloc[0]
         raise ModelError(
-            f"{trial.host.name} row {row['ROW']}  ID {row['ID']}  TIME {row['TIME']:g}: occasion "
-            f"{column} {row[column]:g} begins a second time; give each occasion of a subject its own number"
+            f"{_place(trial, row)}occasion {column} {row[column]:g} begins a second "
+            f"time; give each occasion of a subject its own number"
         )
 
 
@@ -212,7 +212,11 @@ def _first_row(trial: Trial, rows: Mapping[str, float]) -> str:
     alike = np.all([frame[name].abs() == abs(value) for name, value in rows.items()], axis=0)
     if not alike.any():
         return ""
-    row = frame[alike].iloc[0]
+    return _place(trial, frame[alike].iloc[0])
+
+
+def _place(trial: Trial, row: Any) -> str:
+    """Return a record as errors begin with it."""
     return f"{trial.host.name} row {row['ROW']}  ID {row['ID']}  TIME {row['TIME']:g}: "
 
 
@@ -255,7 +259,7 @@ def _described(
     if found.classes:
         _check_classes(found)
         shape = (trial.n_subjects, 1, len(found.classes))
-        found.all["class_probability"] = Site("individual", ("subject", "class"), shape)
+        found.all["class_probability"] = Site("latent", ("subject", "class"), shape)
     return found, tuple(infer["column"] for infer in occasions.values())
 
 
@@ -266,13 +270,18 @@ def _named(seen: Mapping[str, Any], occasions: Mapping[str, Any]) -> dict[str, S
     for name, message in seen.items():
         if message["type"] not in ("sample", "deterministic") or name == "class_considered":
             continue
-        if message.get("is_observed") and "kinds" not in message["infer"]:
-            continue  # known covariates, and factors of a model's own
+        if beside_levels(message):
+            continue
         check_name(name)
         if name in stray or (name == "eta" and "parameters" not in message["infer"]):
             raise ModelError(_reserved(name))
         sites[name] = _site(name, message)
     return sites
+
+
+def beside_levels(message: Mapping[str, Any]) -> bool:
+    """Return whether a site is observed but no level: a known covariate, or a model's own factor."""
+    return bool(message.get("is_observed")) and "kinds" not in message["infer"]
 
 
 def _check_classes(sites: Sites) -> None:
@@ -326,6 +335,8 @@ def _site(name: str, message: dict[str, Any]) -> Site:
         kind = (
             "level"
             if "observation" in plates.values()
+            else "latent"
+            if "covariate" in message["infer"]
             else "individual"
             if "subject" in plates.values()
             else "population"

@@ -91,8 +91,18 @@ def test_the_posterior_has_the_missing_values_with_their_uncertainty(incomplete)
 
 def test_sites_of_a_modeled_covariate_are_those_that_are_sampled(incomplete):
     sites = describe(weighed, incomplete)
-    assert sites.named("individual") == ["WT_missing", "eta"]
+    assert sites.named("individual", "latent") == ["WT_missing", "eta"]
+    assert sites.named("latent") == ["WT_missing"]
     assert "WT_known" not in sites.all
+
+
+def test_a_typical_subject_has_a_missing_weight_that_is_drawn_and_not_0(incomplete):
+    prior = popk.prior_draws(weighed, incomplete, seed=1, draws=32)
+    found = popk.predict(weighed, prior, incomplete, new_subjects=True, seed=1)
+    # 100 mg in 26 L, of a weight about the mean, after an hour at 1 L/h: 3.7 mg/L
+    assert 3 < float(found["posterior_predictive"]["PRED"][:, 1].median()) < 4.5
+    with pytest.raises(popk.ModelError, match=r"^values lacks WT_missing, which the prediction"):
+        popk.predict_at(weighed, incomplete, {"WT_mean": 60.0})
 
 
 def test_a_complete_covariate_is_itself():
