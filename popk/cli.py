@@ -334,7 +334,7 @@ def doctor() -> None:
     import jax
 
     from popk.inference.compilation import cache_folder
-    from popk.inference.fit import VERSIONS
+    from popk.inference.draws import VERSIONS
 
     typer.echo(f"python {platform.python_version()} on {platform.system()} {platform.machine()}")
     for name in (*VERSIONS, "pandas", "equinox", "pymc"):

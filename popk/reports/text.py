@@ -15,7 +15,7 @@ import xarray as xr
 from markupsafe import Markup, escape
 
 from popk.diagnostics.summary import kind, scale_of, summary
-from popk.inference.fit import model_source
+from popk.inference.draws import model_source
 from popk.model.outcomes import Outcomes
 from popk.model.sites import Model
 from popk.plots.picture import number, with_unit
