@@ -33,6 +33,7 @@ from jax.scipy.linalg import expm
 import popk
 from popk.inference.compilation import keep_memory
 from popk.inference.density import layout, log_density, start
+from popk.variability import Centering
 
 ROUND = 0.5  # [s] for which each road is run in turn: what a sampler sees is a warm cache
 CALLS = 5  # of a log-density in one compiled loop, as a sampler calls it: no Python in between
@@ -217,9 +218,12 @@ def log_posterior(case: Case, structure: Structure) -> tuple[Callable[..., Any],
     structure : Structure
     """
     model, trial = case.model(structure), case.trial()
-    arrays, plan = jax.device_put(trial.arrays()), layout(model, trial, (0.75,) * len(case.typical))
-    vector = start(case.model(_flat), plan, arrays, jax.random.key(1))
-    return jax.value_and_grad(lambda v, a: log_density(model, plan, a, v)), vector, arrays
+    arrays, plan = jax.device_put(trial.arrays()), layout(model, trial, coordinates=True)
+    ones = jnp.ones(len(case.typical))
+    centering = Centering(0.75 * ones, ones)
+    vector = start(case.model(_flat), plan, arrays, jax.random.key(1), centering)
+    density = jax.value_and_grad(lambda v, a: log_density(model, plan, a, v, centering))
+    return density, vector, arrays
 
 
 def in_loop(density: Callable[..., Any]) -> Callable[..., Any]:

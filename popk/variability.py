@@ -147,13 +147,11 @@ class _Normal(dist.MultivariateNormal):
 
     def log_prob(self, value: Any, intermediates: Any = None) -> Array:
         """Return the log-density of each value."""
-        norm = 0.5 * self.lower.shape[0] * math.log(2 * math.pi)
-        z = _deviates(self.lower, value - self.loc)
-        return -0.5 * (z * z).sum(-1) - _log_volume(self.lower) - norm
+        return self.standard(_deviates(self.lower, value - self.loc)) - _log_volume(self.lower)
 
-    def at(self, loc: Array, lower: Float[Array, "p p"]) -> "_Normal":
-        """Return the same kind of distribution elsewhere."""
-        return _Normal(loc, lower)
+    def standard(self, z: Any) -> Array:
+        """Return the log-density of each standard deviate."""
+        return -0.5 * (z * z).sum(-1) - 0.5 * z.shape[-1] * math.log(2 * math.pi)
 
 
 class _StudentT(dist.MultivariateStudentT):
@@ -167,15 +165,13 @@ class _StudentT(dist.MultivariateStudentT):
 
     def log_prob(self, value: Any, intermediates: Any = None) -> Array:
         """Return the log-density of each value."""
-        p, nu = self.lower.shape[0], self.degrees
-        z = _deviates(self.lower, value - self.loc)
-        norm = gammaln(nu / 2) - gammaln((nu + p) / 2) + p / 2 * jnp.log(nu * math.pi)
-        tails = (nu + p) / 2 * jnp.log1p((z * z).sum(-1) / nu)
-        return -tails - _log_volume(self.lower) - norm
+        return self.standard(_deviates(self.lower, value - self.loc)) - _log_volume(self.lower)
 
-    def at(self, loc: Array, lower: Float[Array, "p p"]) -> "_StudentT":
-        """Return the same kind of distribution elsewhere."""
-        return _StudentT(loc, lower, self.degrees)
+    def standard(self, z: Any) -> Array:
+        """Return the log-density of each standard deviate."""
+        p, nu = z.shape[-1], self.degrees
+        norm = gammaln(nu / 2) - gammaln((nu + p) / 2) + p / 2 * jnp.log(nu * math.pi)
+        return -(nu + p) / 2 * jnp.log1p((z * z).sum(-1) / nu) - norm
 
 
 def _log_volume(lower: Float[Array, "p p"]) -> Float[Array, ""]:
@@ -198,23 +194,90 @@ def cv_percent(omega: Float[Array, "..."]) -> Float[Array, "..."]:
     return 100 * jnp.sqrt(jnp.expm1(omega**2))
 
 
+class Centering(NamedTuple):
+    """How random effects are sampled.
+
+    Attributes
+    ----------
+    fraction : Float[Array, "parameter"] or [subject, 1, parameter]
+        c, from 0 (not centred) to 1 (centred).
+    scale : Float[Array, "parameter"]
+        s, standard deviations as they are expected: it is from there that they widen or narrow
+        coordinates that are neither.
+    """
+
+    fraction: Float[Array, "*s p"]
+    scale: Float[Array, " p"]
+
+
+class _Coordinate(dist.Distribution):
+    """The distribution of the coordinates of `Coordinates`."""
+
+    support: Any = dist.constraints.real_vector
+    pytree_data_fields = ("effects", "typical", "centering")
+
+    def __init__(self, effects: Any, typical: Array, centering: Centering):
+        self.effects, self.typical, self.centering = effects, typical, centering
+        shape = jnp.broadcast_shapes(jnp.shape(typical), jnp.shape(centering.fraction))
+        super().__init__(shape[:-1], shape[-1:])
+
+    @property
+    def _widths(self) -> Effects:
+        c, s = self.centering
+        return s * (jnp.diagonal(self.effects.lower) / s) ** c
+
+    def deviates(self, u: Any) -> Array:
+        """Return the standard deviates z of coordinates."""
+        lower, c = self.effects.lower, jnp.broadcast_to(self.centering.fraction, u.shape)
+        widths = jnp.broadcast_to(self._widths, u.shape)
+        found: list[Any] = []
+        for j in range(u.shape[-1]):  # written out: few steps, each of all subjects abreast
+            before = sum((lower[j, k] * z for k, z in enumerate(found)), self.typical[..., j])
+            found.append((u[..., j] - c[..., j] * before) / widths[..., j])
+        return jnp.stack(found, -1)
+
+    def at(self, z: Any) -> Array:
+        """Return the coordinates of standard deviates."""
+        strict = _applied(jnp.tril(self.effects.lower, -1), z)
+        return self.centering.fraction * (self.typical + strict) + self._widths * z
+
+    def log_prob(self, value: Any, intermediates: Any = None) -> Array:
+        """Return the log-density of each subject's coordinates."""
+        return self.effects.standard(self.deviates(value)) - jnp.log(self._widths).sum(-1)
+
+    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Array:
+        """Return draws."""
+        eta = self.effects.sample(key, (*sample_shape, *self.batch_shape))
+        return self.at(_deviates(self.effects.lower, eta))
+
+    @property
+    def mean(self) -> Array:
+        """Return the coordinates of typical subjects."""
+        return self.at(jnp.zeros(self.shape()))
+
+    @property
+    def variance(self) -> Array:
+        """Return about how far subjects are from it, squared."""
+        return jnp.broadcast_to(self._widths, self.shape()) ** 2
+
+
 class Coordinates(Messenger):
     r"""Sample `eta` through coordinates between the individual parameter and a standard deviate.
 
     With L the Cholesky factor of Omega and z standard normal, :math:`\eta = L z`, and
 
-    .. math:: u_j = c_j\,(\mu_j + \textstyle\sum_{k<j} L_{jk} z_k) + L_{jj}^{c_j} z_j
+    .. math:: u_j = c_j\,(\mu_j + \textstyle\sum_{k<j} L_{jk} z_k) + s_j (L_{jj} / s_j)^{c_j} z_j
 
     With c = 1 the individual parameter :math:`\mu + \eta` itself is sampled (centred), with c = 0
-    the deviate z (not centred), in between a mixture, each effect given the ones before it. The model
+    the deviate s z (not centred), in between a mixture, each effect given the ones before it. The model
     is unchanged: `eta` stays its site.
 
     Parameters
     ----------
     fn : Callable
         The model; its `eta` site carries the typical values at ``infer["typical"]``.
-    centering : Float[Array, "parameter"]
-        c for each random effect, 0 to 1.
+    centering : Centering
+        c and s.
 
     References
     ----------
@@ -224,7 +287,7 @@ class Coordinates(Messenger):
        probabilistic programs. ICML, PMLR 119:3648-3657.
     """
 
-    def __init__(self, fn: Any = None, *, centering: Float[Array, " p"]):
+    def __init__(self, fn: Any = None, *, centering: Centering):
         self.centering = centering
         super().__init__(fn)
 
@@ -235,25 +298,67 @@ class Coordinates(Messenger):
         if msg["name"] != "eta":
             self._half_way(msg)
             return
-        fn: Any = msg["fn"]
-        c = self.centering
-        while not isinstance(fn, _Normal | _StudentT):  # under the plate's expansion
-            fn = fn.base_dist
-        lower = fn.lower
-        center = c * msg["infer"]["typical"]
-        scale = c[:, None] * jnp.tril(lower, -1) + jnp.diag(jnp.diagonal(lower) ** c)
-        u: Any = numpyro.sample("eta_coordinate", fn.at(center, scale))
-        msg["value"] = _applied(lower, _deviates(scale, u - center))
+        coordinate = _coordinate(msg, self.centering)
+        u: Any = numpyro.sample("eta_coordinate", coordinate)
+        msg["value"] = _applied(coordinate.effects.lower, coordinate.deviates(u))
         msg["type"] = "deterministic"
 
     def _half_way(self, msg: dict[str, Any]) -> None:
         r"""Sample :math:`u = \kappa / \gamma^{1/2}`: half way between centred and not."""
-        fn: Any = msg["fn"]
-        while not isinstance(fn, dist.Normal):
-            fn = fn.base_dist
-        root: Any = jnp.sqrt(jnp.asarray(fn.scale))
-        name = f"{msg['name']}_coordinate"
+        root, name = _root(msg), f"{msg['name']}_coordinate"
         msg["value"] = root * numpyro.sample(
             name, dist.Normal(0, root).to_event(msg["fn"].event_dim)
         )
         msg["type"] = "deterministic"
+
+
+class Located(Messenger):
+    """Note the coordinates of random effects whose values are given: `Coordinates` the other way.
+
+    Parameters
+    ----------
+    fn : Callable
+        The model, its random effects substituted.
+    centering : Centering, optional
+        None where the model has no `eta`, or it stays as it stands.
+    found : dict of str to Array
+        Is filled with the values of all sites, by the names that `Coordinates` samples,
+        unconstrained; and with ``eta_scale``, how far each effect varies given those before it.
+    """
+
+    def __init__(self, fn: Any, *, centering: Centering | None, found: dict[str, Any]):
+        self.centering, self.found = centering, found
+        super().__init__(fn)
+
+    def postprocess_message(self, msg: dict[str, Any]) -> None:
+        """Note where a site is."""
+        if msg["type"] != "sample" or msg.get("is_observed"):
+            return
+        name, value = msg["name"], msg["value"]
+        if "typical" not in msg["infer"] or self.centering is None:
+            self.found[name] = dist.biject_to(msg["fn"].support).inv(value)
+            return
+        if name == "eta":
+            coordinate = _coordinate(msg, self.centering)
+            lower = coordinate.effects.lower
+            self.found["eta_scale"] = jnp.diagonal(lower)
+            value = coordinate.at(_deviates(lower, value))
+        else:
+            value = value / _root(msg)
+        self.found[f"{name}_coordinate"] = value
+
+
+def _coordinate(msg: dict[str, Any], centering: Centering) -> _Coordinate:
+    """Return the coordinates of the random effects of a site."""
+    fn: Any = msg["fn"]
+    while not isinstance(fn, _Normal | _StudentT):  # under the plate's expansion
+        fn = fn.base_dist
+    return _Coordinate(fn, msg["infer"]["typical"], centering)
+
+
+def _root(msg: dict[str, Any]) -> Any:
+    """Return the root of the standard deviations of a site's random effects."""
+    fn: Any = msg["fn"]
+    while not isinstance(fn, dist.Normal):
+        fn = fn.base_dist
+    return jnp.sqrt(jnp.asarray(fn.scale))

@@ -374,7 +374,7 @@ def test_a_second_check_of_a_model_compiles_nothing(three):
 
 def test_the_middle_of_the_prior_is_where_its_median_is(three):
     subject = testing.subject_of(good, three)
-    plan = layout(good, three, ())
+    plan = layout(good, three)
     middle = plan.unflatten(subject.vector)
     assert np.exp(float(middle["CL_pop"])) == pytest.approx(1.0, rel=0.2)
     assert np.abs(middle["eta"]).max() < 0.3

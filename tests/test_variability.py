@@ -10,7 +10,9 @@ from scipy import special, stats
 
 from popk.variability import (
     TRANSFORMS,
+    Centering,
     Coordinates,
+    Located,
     box_cox,
     cv_percent,
     logit_between,
@@ -21,7 +23,7 @@ OMEGA = jnp.asarray([0.3, 0.7, 0.2])
 CORR = jnp.asarray([[1, 0.6, -0.3], [0.6, 1, 0.2], [-0.3, 0.2, 1]])
 COVARIANCE = np.outer(OMEGA, OMEGA) * np.asarray(CORR)
 TYPICAL = jnp.log(jnp.asarray([[[2.8, 32.0, 1.5]], [[3.1, 28.0, 1.5]]]))  # [subject, 1, parameter]
-CENTERINGS = [0.0, 0.5, 0.75, 1.0, (0.0, 1.0, 0.5)]
+CENTERINGS = [0.0, 0.5, 0.75, 1.0, (0.0, 1.0, 0.5), (((0.0, 1.0, 0.5),), ((0.4, 0.1, 0.9),))]
 every_centering = pytest.mark.parametrize("c", CENTERINGS, ids=str)
 
 
@@ -31,8 +33,12 @@ def model(corr=CORR, infer=None, degrees=None):
         return numpyro.sample("eta", random_effects(OMEGA, corr, degrees), infer=infer)
 
 
+SCALE = jnp.asarray([0.4, 0.5, 0.1])
+
+
 def centering(c):
-    return jnp.broadcast_to(jnp.asarray(c, dtype=float), (3,))
+    c = jnp.asarray(c, dtype=float)
+    return Centering(c if c.ndim else jnp.full(3, c), SCALE)
 
 
 def sampled(c, u=None, seed=0, **options):
@@ -132,18 +138,19 @@ def test_centred_coordinates_are_the_individual_parameters_themselves():
 
 def test_coordinates_that_are_not_centred_are_standard_deviates():
     u = some_coordinates()
-    expected = u @ np.linalg.cholesky(COVARIANCE).T
+    expected = u / SCALE @ np.linalg.cholesky(COVARIANCE).T
     np.testing.assert_allclose(sampled(0.0, u)["eta"]["value"], expected, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("c", [0.3, (0.0, 1.0, 0.5)], ids=str)
+@pytest.mark.parametrize("c", [0.3, (0.0, 1.0, 0.5), CENTERINGS[-1]], ids=str)
 def test_coordinates_between_are_those_of_the_docstring(c):
-    c = np.broadcast_to(c, 3)
+    c = np.asarray(c)
     lower = np.linalg.cholesky(COVARIANCE)
     z = np.random.default_rng(4).normal(size=(2, 1, 3))
     strict = z @ np.tril(lower, -1).T
-    u = c * (np.asarray(TYPICAL) + strict) + np.diag(lower) ** c * z
-    np.testing.assert_allclose(sampled(c, jnp.asarray(u))["eta"]["value"], z @ lower.T, rtol=1e-11)
+    scale = np.asarray(SCALE)
+    u = c * (np.asarray(TYPICAL) + strict) + scale * (np.diag(lower) / scale) ** c * z
+    np.testing.assert_allclose(sampled(c, jnp.asarray(u))["eta"]["value"], z @ lower.T, rtol=1e-10)
 
 
 @every_centering
@@ -152,6 +159,16 @@ def test_eta_has_the_same_covariance_in_all_coordinates(c):
     eta = np.asarray(draw(jax.random.split(jax.random.key(5), 20_000))).reshape(-1, 3)
     np.testing.assert_allclose(eta.mean(0), 0, atol=4 * 0.7 / np.sqrt(len(eta)))
     np.testing.assert_allclose(np.cov(eta.T), COVARIANCE, atol=4 * 0.7**2 * np.sqrt(2 / len(eta)))
+
+
+@every_centering
+def test_the_coordinates_of_given_random_effects_are_those_that_give_them(c):
+    u, found = some_coordinates(), {}
+    eta = sampled(c, u)["eta"]["value"]
+    given = handlers.seed(handlers.substitute(model, {"eta": eta}), 0)
+    Located(given, centering=centering(c), found=found)()
+    np.testing.assert_allclose(found["eta_coordinate"], u, rtol=1e-11)
+    np.testing.assert_allclose(found["eta_scale"], np.diag(np.linalg.cholesky(COVARIANCE)))
 
 
 def test_eta_stays_a_site_of_the_model_but_is_no_longer_sampled():

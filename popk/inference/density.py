@@ -15,7 +15,7 @@ from numpyro.infer.util import constrain_fn, potential_energy
 from popk.model.levels import class_probability_of, levels_of
 from popk.model.sites import Model, ModelError
 from popk.trial import Trial
-from popk.variability import Coordinates
+from popk.variability import Centering, Coordinates
 
 Vector = Float[Array, " d"]
 
@@ -43,13 +43,10 @@ class Layout(NamedTuple):
     Attributes
     ----------
     latents : tuple of Latent
-    centering : tuple of float
-        How each random effect is sampled, see `Coordinates`; empty: as it stands in the model.
     n_subjects : int
     """
 
     latents: tuple[Latent, ...]
-    centering: tuple[float, ...]
     n_subjects: int
 
     @property
@@ -91,8 +88,15 @@ class Layout(NamedTuple):
         return jnp.concatenate(common)
 
 
-def layout(model: Model, trial: Trial, centering: tuple[float, ...]) -> Layout:
+def layout(model: Model, trial: Trial, *, coordinates: bool = False) -> Layout:
     """Return the layout of a model's latent sites; nothing is computed.
+
+    Parameters
+    ----------
+    model : Callable
+    trial : Trial
+    coordinates : bool
+        Whether random effects are sampled in coordinates, or as they stand in the model.
 
     Raises
     ------
@@ -101,18 +105,17 @@ def layout(model: Model, trial: Trial, centering: tuple[float, ...]) -> Layout:
     """
     leaves, structure = jax.tree.flatten(trial.arrays())
     shapes = tuple((np.shape(x), np.result_type(x)) for x in leaves)
-    return _laid_out(model, centering, structure, shapes)
+    return _laid_out(model, coordinates, structure, shapes)
 
 
 @lru_cache(maxsize=256)
-def _laid_out(
-    model: Model, centering: tuple[float, ...], structure: Any, leaves: tuple[Any, ...]
-) -> Layout:
+def _laid_out(model: Model, coordinates: bool, structure: Any, leaves: tuple[Any, ...]) -> Layout:
     shapes = [jax.ShapeDtypeStruct(shape, kind) for shape, kind in leaves]
     trial = jax.tree.unflatten(structure, shapes)
     latents: list[Latent] = []
 
     def run(arrays: Trial) -> None:
+        centering = Centering(jnp.asarray(0.5)[None], jnp.asarray(1.0)) if coordinates else None
         seeded = handlers.seed(_sampled(model, centering), jax.random.key(0))
         for name, site in handlers.trace(seeded).get_trace(arrays).items():
             if site["type"] != "sample" or site["is_observed"]:
@@ -129,25 +132,37 @@ def _laid_out(
 
     jax.eval_shape(run, trial)
     latents.sort(key=lambda latent: latent.individual)
-    return Layout(tuple(latents), centering, trial.n_subjects)
+    return Layout(tuple(latents), trial.n_subjects)
 
 
-def _sampled(model: Model, centering: tuple[float, ...]) -> Any:
-    """Return the model that is sampled: levels observed, random effects in their coordinates."""
-    if not centering:
-        return model
-    return Coordinates(model, centering=jnp.asarray(centering))
+def _sampled(model: Model, centering: Centering | None) -> Any:
+    """Return the model that is sampled: random effects as they stand, or in their coordinates."""
+    return model if centering is None else Coordinates(model, centering=centering)
 
 
-def log_density(model: Model, plan: Layout, arrays: Trial, vector: Vector) -> Float[Array, ""]:
-    """Return the log posterior density, up to a constant, with the Jacobian of the transforms."""
-    sampled = _sampled(model, plan.centering)
+def log_density(
+    model: Model, plan: Layout, arrays: Trial, vector: Vector, centering: Centering | None = None
+) -> Float[Array, ""]:
+    """Return the log posterior density, up to a constant, with the Jacobian of the transforms.
+
+    Parameters
+    ----------
+    model, plan, arrays
+        The model, the layout of its sites on a trial, and the trial's arrays.
+    vector : Float[Array, "d"]
+        Unconstrained values of all sites.
+    centering : Centering, optional
+        The coordinates of random effects, where the layout has them in coordinates.
+    """
+    sampled = _sampled(model, centering)
     return -jnp.asarray(potential_energy(sampled, (arrays,), {}, plan.unflatten(vector)))
 
 
-def constrained(model: Model, plan: Layout, arrays: Trial, vector: Vector) -> dict[str, Any]:
+def constrained(
+    model: Model, plan: Layout, arrays: Trial, vector: Vector, centering: Centering | None = None
+) -> dict[str, Any]:
     """Return all sites' values, each level's ``log_likelihood``, and a mixture's ``class_probability``."""
-    sampled = _sampled(model, plan.centering)
+    sampled = _sampled(model, centering)
     values = constrain_fn(sampled, (arrays,), {}, plan.unflatten(vector), return_deterministic=True)
     values.pop("eta_coordinate", None)
     trace = handlers.trace(handlers.substitute(model, data=values)).get_trace(arrays)
@@ -158,8 +173,17 @@ def constrained(model: Model, plan: Layout, arrays: Trial, vector: Vector) -> di
 
 
 @partial(jax.jit, static_argnames=("model", "plan"))
-def start(model: Model, plan: Layout, arrays: Trial, key: Any) -> Vector:
-    """Return a starting vector: near the prior's middle, individuals near their typical values."""
+def start(
+    model: Model, plan: Layout, arrays: Trial, key: Any, centering: Centering | None = None,
+    jitter: Any = 0.3,
+) -> Vector:  # fmt: skip
+    """Return a starting vector: near the prior's middle, individuals near their typical values.
+
+    Parameters
+    ----------
+    jitter : float
+        How far from there, in standard deviations of the prior (at most 1, unconstrained).
+    """
     latents = {latent.name: latent for latent in plan.latents}
     chosen: dict[str, Any] = {}
 
@@ -176,9 +200,9 @@ def start(model: Model, plan: Layout, arrays: Trial, key: Any) -> Vector:
         else:
             draws = jax.vmap(bijection.inv)(fn.sample(key_draws, (16,)))
             middle, spread = jnp.median(draws, axis=0), jnp.minimum(draws.std(0), 1.0)
-        chosen[name] = middle + 0.3 * spread * jax.random.normal(key_jitter, middle.shape)
+        chosen[name] = middle + jitter * spread * jax.random.normal(key_jitter, middle.shape)
         return bijection(chosen[name])
 
-    sampled = handlers.substitute(_sampled(model, plan.centering), substitute_fn=choose)
+    sampled = handlers.substitute(_sampled(model, centering), substitute_fn=choose)
     handlers.trace(handlers.seed(sampled, key)).get_trace(arrays)
     return plan.flatten(chosen)

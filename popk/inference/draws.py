@@ -18,6 +18,7 @@ from popk.inference.density import Layout, constrained
 from popk.model.labels import labelled
 from popk.model.sites import Model, Sites
 from popk.trial import Trial
+from popk.variability import Centering
 
 VERSIONS = ("popk", "jax", "jaxlib", "numpyro", "blackjax", "arviz", "numpy", "xarray")
 
@@ -45,6 +46,8 @@ class Draws(NamedTuple):
         What was asked for, and what the engine chose by itself; JSON must know it.
     attrs : dict
         What else the DataTree should say of itself.
+    centering : Centering, optional
+        The coordinates of random effects, where the position is in coordinates.
     """
 
     plan: Layout
@@ -52,6 +55,7 @@ class Draws(NamedTuple):
     stats: dict[str, Any]
     settings: dict[str, Any]
     attrs: dict[str, Any]
+    centering: Centering | None = None
 
 
 def provenance(model: Model, trial: Trial) -> dict[str, Any]:
@@ -82,9 +86,9 @@ def model_source(model: Model) -> str:
 
 
 @partial(jax.jit, static_argnames=("model", "plan", "wanted"))
-def _values(model, plan, wanted, arrays, positions):
+def _values(model, plan, wanted, arrays, centering, positions):
     def one(vector):
-        values = constrained(model, plan, arrays, vector)
+        values = constrained(model, plan, arrays, vector, centering)
         return {name: values[name] for name in wanted}
 
     return jax.lax.map(one, positions, batch_size=64)
@@ -105,6 +109,7 @@ def posterior_tree(problem: Problem, drawn: Draws) -> xr.DataTree:
         drawn.plan,
         (*kept, "log_likelihood"),
         trial.arrays(),
+        drawn.centering,
         drawn.position.reshape(-1, drawn.position.shape[-1]),
     )
     values = {name: np.asarray(v).reshape(*shape, *v.shape[1:]) for name, v in values.items()}

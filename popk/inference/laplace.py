@@ -74,7 +74,7 @@ def individual_layout(model: Model, trial: Trial) -> Layout:
     ModelError
         The model has no random effects.
     """
-    plan = layout(model, trial, ())
+    plan = layout(model, trial)
     plan = plan._replace(latents=tuple(latent for latent in plan.latents if latent.individual))
     if not plan.latents:
         raise ModelError("the model has no random effects; give it popk.individual(trial, ...)")
@@ -171,10 +171,16 @@ def _prior(
     """Return `terms`' prior without running the structure, whose second derivatives may not exist."""
     substituted, jacobians = individualized(model, plan, population, vector)
     seeded = handlers.seed(substituted, jax.random.key(0))
-    effects = _Effects(seeded, {latent.name for latent in plan.latents})
+    effects = prior_density(seeded, {latent.name for latent in plan.latents}, arrays)
+    return effects + sum(jacobians, jnp.zeros(()))
+
+
+def prior_density(seeded: Any, names: set[str], arrays: Trial) -> Float[Array, ""]:
+    """Return the log-density of some sites of a model whose values are given, and run it no further."""
+    sites = _Effects(seeded, names)
     with contextlib.suppress(_Enough):
-        effects(arrays)
-    return effects.total + sum(jacobians, jnp.zeros(()))
+        sites(arrays)
+    return sites.total
 
 
 def individualized(
@@ -229,7 +235,7 @@ def find_mode(
     population: Mapping[str, Any],
     start: Vector,
     *,
-    tolerance: float = 1e-12,
+    tolerance: float | Float[Array, ""] = 1e-12,
     max_steps: int = 100,
 ) -> Mode:
     """Return the mode of one subject's random effects; for use under jit and vmap.

@@ -94,7 +94,7 @@ def likelihood(model: Model, trial: Trial, start: Mapping[str, Any]) -> Likeliho
     """
     keep_compiled()
     individual, arrays = subject_layout(model, trial), trial.arrays()
-    whole = layout(model, trial, ())
+    whole = layout(model, trial)
     latents = tuple(x for x in whole.latents if not x.individual)
     plan = whole._replace(latents=latents, n_subjects=0)
     supports, begin = _supports(model, plan, arrays, start)

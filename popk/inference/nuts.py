@@ -1,7 +1,8 @@
 """The No-U-Turn sampler: all chains in one compiled program that takes the data as an argument.
 
 Chains share a step size and a metric, learned from all of them during warm-up: dense for the
-population parameters, and one dense block for each subject.
+population parameters, and one dense block for each subject. The warm-up ends when a window of it says
+nothing new: chains agree, and the metric fits what they saw.
 
 References
 ----------
@@ -25,15 +26,38 @@ from jaxtyping import Array, Float
 from popk.inference.density import Layout, Vector, log_density
 from popk.model.sites import Model
 from popk.trial import Trial
+from popk.variability import Centering
+
+CHUNK = 25  # steps of one call of the compiled program
+#: Acceptance rates to adapt the step size to: at first, and where a transition diverged.
+BOLD, CAREFUL = 0.85, 0.95
+
+
+class Target(NamedTuple):
+    """The density that is sampled.
+
+    Attributes
+    ----------
+    arrays : Trial
+    centering : Centering, optional
+        The coordinates of random effects, where the layout has them in coordinates.
+    """
+
+    arrays: Trial
+    centering: Centering | None = None
 
 
 class Settings(NamedTuple):
-    """What a sampling run is asked for."""
+    """What a sampling run is asked for.
+
+    `warmup` is the most that the warm-up may take. A `target_accept` of None is 0.85, and 0.95 after a
+    window of the warm-up in which a transition diverged.
+    """
 
     chains: int
     warmup: int
     draws: int
-    target_accept: float
+    target_accept: float | None
     max_depth: int
 
 
@@ -106,6 +130,14 @@ class State(NamedTuple):
     gradient: Float[Array, "c d"]
 
 
+class Expected(NamedTuple):
+    """The metric that is expected before any draw is seen, and how many draws its word weighs."""
+
+    metric: Metric
+    population: float
+    individual: float
+
+
 class Carry(NamedTuple):
     """Everything that one step of all chains needs from the one before."""
 
@@ -113,6 +145,8 @@ class Carry(NamedTuple):
     metric: Metric
     moments: Moments
     step: StepSize
+    expected: Expected
+    accept: Float[Array, ""]
 
 
 class Sampled(NamedTuple):
@@ -131,84 +165,145 @@ class Sampled(NamedTuple):
 def sample(
     model: Model,
     plan: Layout,
-    arrays: Trial,
-    start: State,
+    target: Target,
+    carry: Carry,
     key: Any,
     settings: Settings,
     *,
-    report: Callable[[int, int], None],
+    report: Callable[[int, int, int], None],
 ) -> Sampled:
     """Return the draws of all chains, each field [draw, chain, ...], warm-up left out.
 
     Parameters
     ----------
-    model, plan, arrays
+    model, plan, target
         The density, see `log_density`.
-    start : State
-        Where the chains begin, see `state`.
+    carry : Carry
+        Where the chains begin and by what they measure, see `begin`.
     key : PRNGKey
     settings : Settings
     report : Callable
-        Called with the number of steps done and of divergences after warm-up, many times.
+        Called with the number of steps done, of all there will be, and of divergences after warm-up,
+        many times.
     """
-    total = settings.warmup + settings.draws
-    stages = _schedule(settings.warmup, settings.draws)
-    keys = jax.random.split(key, total)
-    chunk = max(n for n in range(1, 51) if settings.warmup % n == 0 and settings.draws % n == 0)
-    carry = _begin(plan, start)
-    parts: list[Sampled] = []
-    divergences = 0
-    for first in range(0, total, chunk):
-        window = slice(first, first + chunk)
-        carry, drawn = _advance(
-            model, plan, settings, arrays, carry, (keys[window], stages[window])
-        )
-        if first >= settings.warmup:
-            parts.append(jax.tree.map(np.asarray, drawn))
-            divergences += int(parts[-1].diverging.sum())
-        report(first + chunk, divergences)
+    stages = _schedule(settings.warmup, informed=float(carry.expected.population) > _STAN)
+    window: list[Sampled] = []
+    kept: list[Sampled] = []
+    done = divergences = 0
+    total = len(stages) + settings.draws
+    while done < total:
+        ahead = np.asarray([*stages[done : done + CHUNK], *[0] * CHUNK][:CHUNK], dtype=np.int32)
+        before = carry.metric
+        carry, drawn = _advance(model, plan, settings.max_depth, target, carry, (key, done, ahead))
+        done += CHUNK
+        drawn = jax.tree.map(np.asarray, drawn)
+        window.append(_where(drawn, (ahead & _COLLECT) > 0))
+        if (ahead & _UPDATE).any():
+            diverged = bool(_joined(window).diverging.any())
+            if diverged and settings.target_accept is None:
+                carry = carry._replace(accept=jnp.full_like(carry.accept, CAREFUL))
+            elif done < len(stages) and _settled(plan, before, _joined(window)):
+                stages = stages[:done] + [_ADAPT] * min(_FINAL, len(stages) - done)
+                total = len(stages) + settings.draws
+            window = []
+        kept.append(_where(drawn, np.arange(done - CHUNK, done) >= len(stages)))
+        divergences += int(kept[-1].diverging.sum())
+        report(min(done, total), total, divergences)
+    return jax.tree.map(lambda x: x[: settings.draws], _joined(kept))
+
+
+def _where(drawn: Sampled, steps: np.ndarray) -> Sampled:
+    return jax.tree.map(lambda x: x[steps], drawn)
+
+
+def _joined(parts: list[Sampled]) -> Sampled:
     return Sampled(*(np.concatenate(field) for field in zip(*parts, strict=True)))
 
 
 # What a step does beside sampling, as bits.
 _ADAPT, _COLLECT, _UPDATE = 1, 2, 4
+_FINAL = 50  # steps for the step size alone, at the end of the warm-up
+_STAN = 5.0  # draws that Stan's shrinkage of a metric weighs
 
 
-def _schedule(warmup: int, draws: int) -> np.ndarray:
+def _schedule(warmup: int, *, informed: bool) -> list[int]:
     """Return the stage of each step: step size always, then doubling windows for the metric.
 
-    The proportions are Stan's: 15% to find the typical set, 75% in windows, 10% for the step size.
+    About as in Stan: 15% to find the typical set, then windows, then the step size alone. Who begins
+    near the typical set and knows the metric about has a long first window at once.
     """
-    stage = np.zeros(warmup + draws, dtype=np.int32)
-    stage[:warmup] |= _ADAPT
-    begin, end = math.ceil(0.15 * warmup), math.floor(0.9 * warmup)
-    stage[begin:end] |= _COLLECT
-    size = 25
-    while begin < end:
-        close = begin + size if begin + 3 * size <= end else end
-        stage[close - 1] |= _UPDATE
-        begin, size = close, 2 * size
-    return stage
+    first, size = (0, 3 * CHUNK) if informed else (math.ceil(0.15 * warmup), CHUNK)
+    last = warmup - min(_FINAL, math.ceil(0.1 * warmup))
+    stages = [_ADAPT | (_COLLECT if first <= i < last else 0) for i in range(warmup)]
+    while first < last:
+        close = first + size if first + 3 * size <= last else last
+        stages[close - 1] |= _UPDATE
+        first, size = close, 2 * size
+    return stages
+
+
+def _settled(plan: Layout, metric: Metric, window: Sampled) -> bool:
+    """Return whether a window says nothing new: chains agree, and its metric fits what they saw."""
+    n, chains, _ = window.position.shape
+    if n * chains < 200 or not np.isfinite(window.position).all():
+        return False
+    common = window.position[..., : plan.n_population]
+    white = np.linalg.solve(np.asarray(metric.population), common.reshape(n * chains, -1).T).T
+    spread = (
+        np.linalg.eigvalsh(np.cov(white.T)) if white.shape[1] > 1 else np.var(white, keepdims=True)
+    )
+    seen = np.concatenate([white.reshape(n, chains, -1), window.lp[..., None]], -1)
+    halves = np.concatenate([seen[: n // 2], seen[n // 2 : 2 * (n // 2)]], 1)
+    within = halves.var(0, ddof=1).mean(0)
+    between = halves.mean(0).var(0, ddof=1)
+    return bool((between < 0.2 * within).all() and spread.min() > 0.2 and spread.max() < 5)
 
 
 @partial(jax.jit, static_argnames=("model", "plan"))
-def state(model: Model, plan: Layout, arrays: Trial, positions: Float[Array, "c d"]) -> State:
+def state(model: Model, plan: Layout, target: Target, positions: Float[Array, "c d"]) -> State:
     """Return the state of chains at some positions."""
-    density = partial(log_density, model, plan, arrays)
+    density = partial(_density, model, plan, target)
     return State(positions, *jax.vmap(jax.value_and_grad(density))(positions))
 
 
-def _begin(plan: Layout, start: State) -> Carry:
-    each = jnp.broadcast_to(
-        jnp.eye(plan.n_individual), (plan.n_subjects,) + (plan.n_individual,) * 2
-    )
-    metric = Metric(jnp.eye(plan.n_population), each)
-    return Carry(
-        start,
-        metric,
-        _no_moments(metric, start.position[0]),
-        _step_size(jnp.log(jnp.asarray(0.1, dtype=start.lp.dtype))),
-    )
+def _density(model: Model, plan: Layout, target: Target, position: Vector) -> Float[Array, ""]:
+    return log_density(model, plan, target.arrays, position, target.centering)
+
+
+def begin(
+    plan: Layout, start: State, metric: Metric | None = None, target_accept: float | None = None
+) -> Carry:
+    """Return what a run begins with.
+
+    Parameters
+    ----------
+    plan : Layout
+    start : State
+        Where the chains are, see `state`.
+    metric : Metric, optional
+        As it is expected to be; it weighs as much as ten draws for each of its dimensions. None: nothing
+        is known of it.
+    target_accept : float, optional
+        See `Settings`.
+    """
+    dtype = start.lp.dtype
+    if metric is None:
+        units = Metric(jnp.eye(plan.n_population), _each(plan, jnp.eye(plan.n_individual)))
+        shrunk = Metric(*(1e-3**0.5 * part for part in units))
+        metric, expected = units, Expected(shrunk, _STAN, _STAN)
+        size = 0.1
+    else:
+        expected = Expected(metric, 10.0 * plan.n_population, 10.0 * plan.n_individual)
+        size = 1.0 / plan.size**0.25  # of whitened space, see [2]_
+    log = jnp.log(jnp.asarray(size, dtype=dtype))
+    expected = jax.tree.map(jnp.asarray, expected)
+    accept = jnp.asarray(BOLD if target_accept is None else target_accept, dtype=dtype)
+    moments = _no_moments(metric, start.position[0])
+    return Carry(start, metric, moments, _step_size(log), expected, accept)
+
+
+def _each(plan: Layout, block: Float[Array, "k k"]) -> Float[Array, "s k k"]:
+    return jnp.broadcast_to(block, (plan.n_subjects, *block.shape))
 
 
 def _no_moments(metric: Metric, position: Vector) -> Moments:
@@ -221,26 +316,30 @@ def _step_size(log: Float[Array, ""]) -> StepSize:
     return StepSize(log, log, zero, zero, log + math.log(10))
 
 
-@partial(jax.jit, static_argnames=("model", "plan", "settings"))
-def _advance(model, plan, settings, arrays, carry, steps):
+@partial(jax.jit, static_argnames=("model", "plan", "max_depth"))
+def _advance(model, plan, max_depth, target, carry, steps):
     """Return the carry and the draws after some steps of all chains."""
-    one_chain = partial(_stepped, (model, plan, arrays), settings)
+    one_chain = partial(_stepped, (model, plan, target), max_depth)
+    key, first, stages = steps
 
     def step(carry, x):
-        key, stage = x
-        state, metric, moments, size = carry
+        at, stage = x
+        state, metric, moments, size, expected, target_accept = carry
         adapting = (stage & _ADAPT) > 0
         step_size = jnp.exp(jnp.where(adapting, size.log, size.log_average))
         state, info = jax.vmap(one_chain, (0, 0, None, None))(
-            jax.random.split(key, settings.chains), state, metric, step_size
+            jax.random.split(jax.random.fold_in(key, at), len(state.lp)), state, metric, step_size
         )
         accepted = jnp.nan_to_num(info.acceptance_rate)
-        size = _choose(adapting, _averaged(size, settings.target_accept - accepted.mean()), size)
+        size = _choose(adapting, _averaged(size, target_accept - accepted.mean()), size)
         moments = _choose(
             (stage & _COLLECT) > 0, _collected(plan, moments, state.position), moments
         )
         carry = jax.lax.cond(
-            (stage & _UPDATE) > 0, _updated, lambda c: c, Carry(state, metric, moments, size)
+            (stage & _UPDATE) > 0,
+            _updated,
+            lambda c: c,
+            Carry(state, metric, moments, size, expected, target_accept),
         )
         drawn = Sampled(
             state.position,
@@ -254,15 +353,15 @@ def _advance(model, plan, settings, arrays, carry, steps):
         )
         return carry, drawn
 
-    return jax.lax.scan(step, carry, steps)
+    return jax.lax.scan(step, carry, (first + jnp.arange(len(stages)), stages))
 
 
-def _stepped(target, settings, key, state, metric, step_size):
+def _stepped(target, max_depth, key, state, metric, step_size):
     """Return one chain's state after a NUTS step in whitened space, and what BlackJAX says of it."""
-    model, plan, arrays = target
+    model, plan, data = target
 
     def density(white):
-        return log_density(model, plan, arrays, metric.color(plan, white))
+        return _density(model, plan, data, metric.color(plan, white))
 
     white = HMCState(
         metric.whiten(plan, state.position),
@@ -270,7 +369,7 @@ def _stepped(target, settings, key, state, metric, step_size):
         metric.whiten_gradient(plan, state.gradient),
     )
     kernel = blackjax.nuts.build_kernel()
-    white, info = kernel(key, white, density, step_size, jnp.ones(plan.size), settings.max_depth)
+    white, info = kernel(key, white, density, step_size, jnp.ones(plan.size), max_depth)
     state = State(
         metric.color(plan, white.position),
         white.logdensity,
@@ -310,14 +409,17 @@ def _collected(plan: Layout, moments: Moments, position: Float[Array, "c d"]) ->
 
 
 def _updated(carry: Carry) -> Carry:
-    """Return the carry with the metric of the window that ends, shrunk as Stan does."""
-    moments = carry.moments
-    weight = moments.n / (moments.n + 5)
+    """Return the carry with the metric of the window that ends, and of what was expected."""
+    moments, expected = carry.moments, carry.expected
 
-    def factor(squares):
-        shrunk = 1e-3 * 5 / (moments.n + 5) * jnp.eye(squares.shape[-1])
-        return jnp.linalg.cholesky(weight * squares / (moments.n - 1) + shrunk)
+    def factor(squares, before, draws):
+        known = draws * before @ jnp.swapaxes(before, -1, -2)
+        count = moments.n + draws
+        return jnp.linalg.cholesky(squares * moments.n / (moments.n - 1) / count + known / count)
 
-    metric = Metric(factor(moments.population), factor(moments.individual))
+    metric = Metric(
+        factor(moments.population, expected.metric.population, expected.population),
+        factor(moments.individual, expected.metric.individual, expected.individual),
+    )
     empty = _no_moments(metric, moments.mean)
-    return Carry(carry.state, metric, empty, _step_size(carry.step.log))
+    return carry._replace(metric=metric, moments=empty, step=_step_size(carry.step.log))

@@ -105,7 +105,7 @@ def check_alone(subject: Subject) -> list[Problem]:
     single = trial[trial.ids[i]]
     if why := unusable(subject.model, single):
         return [Problem("alone", f"the model cannot be used with ID {trial.ids[i]} alone: {why}")]
-    plan = layout(subject.model, single, ())
+    plan = layout(subject.model, single)
     population, individual = subject.plan.blocks(subject.vector)
     if plan.n_population != len(population):
         return [

@@ -55,7 +55,7 @@ def subject_of(model: Model, trial: Trial, seed: int = 0) -> Subject:
     ModelError
         The model cannot be used with the trial.
     """
-    plan, keys = layout(model, trial, ()), jax.random.split(jax.random.key(seed), _DRAWS)
+    plan, keys = layout(model, trial), jax.random.split(jax.random.key(seed), _DRAWS)
     draws = drawn(model, plan, trial.arrays(), keys)
     subject = Subject(model, trial, plan, draws, draws.mean(axis=0), seed)
     if np.asarray(trial.observations.measured).any():

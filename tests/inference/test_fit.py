@@ -219,7 +219,7 @@ def test_chains_that_did_not_converge_are_said_loudly_with_the_next_step(
             seed=1,
             chains=2,
             warmup=200,
-            draws=200,
+            draws=100,
             progress=False,
         )
     message = str(caught[0].message)

@@ -11,19 +11,24 @@ from popk.inference.density import layout, log_density, start
 from tests.inference.gaussian import TRIAL, exact, gaussian, gaussian_trial
 
 SETTINGS = nuts.Settings(chains=4, warmup=300, draws=1000, target_accept=0.95, max_depth=10)
-PLAN = layout(gaussian, gaussian_trial(), ())
+PLAN = layout(gaussian, gaussian_trial())
 
 
-def silent(done, divergences):
+def silent(done, total, divergences):
     pass
 
 
-def sampled(text=TRIAL, seed=1, report=silent):
-    arrays = gaussian_trial(text).arrays()
+def beginning(text=TRIAL, metric=None):
+    target = nuts.Target(gaussian_trial(text).arrays())
     keys = jax.random.split(jax.random.key(0), SETTINGS.chains)
-    positions = jax.vmap(lambda key: start(gaussian, PLAN, arrays, key))(keys)
-    begin = nuts.state(gaussian, PLAN, arrays, positions)
-    return nuts.sample(gaussian, PLAN, arrays, begin, jax.random.key(seed), SETTINGS, report=report)
+    positions = jax.vmap(lambda key: start(gaussian, PLAN, target.arrays, key))(keys)
+    states = nuts.state(gaussian, PLAN, target, positions)
+    return target, nuts.begin(PLAN, states, metric, SETTINGS.target_accept)
+
+
+def sampled(text=TRIAL, seed=1, report=silent):
+    target, carry = beginning(text)
+    return nuts.sample(gaussian, PLAN, target, carry, jax.random.key(seed), SETTINGS, report=report)
 
 
 @pytest.fixture(scope="module")
@@ -102,10 +107,13 @@ def test_every_field_has_the_draws_of_every_chain(draws):
 
 
 def test_progress_is_reported_to_the_last_step(draws, reports):
-    done = [steps for steps, _ in reports]
+    done = [steps for steps, *_ in reports]
     assert done == sorted(done)
     assert len(done) >= 20
-    assert reports[-1] == (1300, 0)
+    last, total, divergences = reports[-1]
+    assert last == total
+    assert 1000 < total <= 1300
+    assert divergences == 0
 
 
 def test_the_same_seed_gives_the_same_draws_bit_for_bit(draws):
@@ -129,24 +137,70 @@ def test_other_data_of_the_same_shapes_compile_nothing_anew(draws):
 
 
 def test_the_metric_is_learned_in_windows_that_double_and_the_step_size_always():
-    stage = nuts._schedule(1000, 10)
-    assert ((stage & 1) > 0).sum() == 1000
-    assert not stage[1000:].any()
+    stage = np.asarray(nuts._schedule(1000, informed=False))
+    assert (stage & 1).all()
     collecting = np.flatnonzero(stage & 2)
-    assert (collecting[0], collecting[-1]) == (150, 899)
+    assert (collecting[0], collecting[-1]) == (150, 949)
     closes = np.flatnonzero(stage & 4) + 1
-    # The next window, of 200, would leave less than its double behind: it takes all that is left.
-    assert np.diff([150, *closes]).tolist() == [25, 50, 100, 575]
+    # The next window, of 400, would leave less than its double behind: it takes all that is left.
+    assert np.diff([150, *closes]).tolist() == [25, 50, 100, 200, 425]
+
+
+def test_who_knows_the_metric_about_has_a_long_window_at_once():
+    closes = np.flatnonzero(np.asarray(nuts._schedule(1000, informed=True)) & 4) + 1
+    assert np.diff([0, *closes]).tolist() == [75, 150, 725]
 
 
 @pytest.mark.parametrize("warmup", [1, 2, 3, 5, 10, 20, 33, 100, 150, 500, 777])
-def test_the_last_window_ends_where_the_last_tenth_of_the_warm_up_begins(warmup):
-    stage = nuts._schedule(warmup, 7)
-    assert stage.shape == (warmup + 7,)
+def test_the_last_window_ends_before_the_steps_for_the_step_size_alone(warmup):
+    stage = np.asarray(nuts._schedule(warmup, informed=False))
+    assert stage.shape == (warmup,)
     collecting, closes = np.flatnonzero(stage & 2), np.flatnonzero(stage & 4)
     if len(collecting):
-        assert collecting[-1] == closes[-1] == int(0.9 * warmup) - 1
+        assert collecting[-1] == closes[-1] == warmup - min(50, -(-warmup // 10)) - 1
     assert set(closes) <= set(collecting)
+
+
+def window(spread=1.0, apart=0.0, n=75):
+    """Return a window of independent draws in a metric of ones, wider or further apart than it says."""
+    rng = np.random.default_rng(3)
+    chains = 1 + apart * np.arange(4.0)
+    position = spread * rng.normal(size=(n, 4, 6)) + chains[:, None]
+    other = [rng.normal(size=(n, 4)) for _ in nuts.Sampled._fields[1:]]
+    return nuts.Sampled(position, *other)
+
+
+ONES = nuts.Metric(jnp.eye(3), jnp.ones((3, 1, 1)))
+
+
+def test_a_warm_up_is_over_when_chains_agree_and_the_metric_fits():
+    assert nuts._settled(PLAN, ONES, window())
+
+
+@pytest.mark.parametrize(
+    "unsettled",
+    [window(spread=3.0), window(spread=0.3), window(apart=2.0), window(n=20)],
+    ids=["metric too narrow", "too wide", "chains apart", "too few draws"],
+)
+def test_a_warm_up_goes_on_where_a_window_says_something_new(unsettled):
+    assert not nuts._settled(PLAN, ONES, unsettled)
+
+
+def test_a_warm_up_that_begins_well_is_short(reports, draws):
+    """A metric that fits: 75 steps and 50 for the step size, of the 300 that there might be."""
+    mean, covariance = exact(gaussian_trial())
+    sd = np.sqrt(np.diag(covariance))
+    common = jnp.diag(jnp.asarray([sd[0], 0.6, 0.6]))
+    target, carry = beginning(metric=nuts.Metric(common, jnp.asarray(sd[1:, None, None])))
+    seen = []
+    settings = SETTINGS._replace(draws=100)
+    drawn = nuts.sample(
+        gaussian, PLAN, target, carry, jax.random.key(4), settings,
+        report=lambda *said: seen.append(said),
+    )  # fmt: skip
+    assert seen[-1][1] == 75 + 50 + 100
+    assert drawn.position.shape == (100, 4, 6)
+    assert abs(drawn.position[..., 0].mean() - mean[0]) < sd[0]
 
 
 @pytest.fixture

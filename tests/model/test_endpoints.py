@@ -274,7 +274,7 @@ def test_the_mode_of_a_subject_with_counts_is_that_of_its_density():
 
 
 def test_the_log_likelihood_of_a_joint_model_is_that_of_all_its_records(trials):
-    plan = layout(joint, trials, ())
+    plan = layout(joint, trials)
     vector = jnp.zeros(plan.size)
     found = jax.jit(constrained, static_argnums=(0, 1))(joint, plan, trials.arrays(), vector)
     rate, CL = float(found["RATE_pop"]), np.asarray(found["CL"])[:, 0]

@@ -9,7 +9,7 @@ from scipy import stats
 
 import popk
 from popk.model.sites import describe, values_of
-from popk.variability import Coordinates
+from popk.variability import Centering, Coordinates
 from tests.model.sites import plates, refusal, sampled, trace_of
 from tests.trials import trial
 
@@ -66,7 +66,7 @@ def test_the_axis_of_studies_has_their_numbers(studies):
 
 def test_studies_are_sampled_half_way_between_centred_and_not(studies):
     """u = zeta / tau**0.5 is normal with the variance tau."""
-    sampled = Coordinates(model, centering=jnp.asarray([0.5, 0.5]))
+    sampled = Coordinates(model, centering=Centering(jnp.asarray([0.5, 0.5]), jnp.ones(2)))
     given = {"tau_CL_STUDY": 0.09, "zeta_CL_STUDY_coordinate": jnp.asarray([0.3, 0.0, -0.6])}
     trace, _ = trace_of(lambda: sampled(studies.arrays()), **given)
     np.testing.assert_allclose(trace["zeta_CL_STUDY"]["value"], [0.09, 0.0, -0.18], rtol=1e-12)

@@ -68,7 +68,7 @@ def test_each_level_has_its_likelihood_given_those_before_it(two_kinds):
 
 
 def test_the_posterior_holds_the_probability_of_each_class(two_kinds):
-    plan = layout(two_outputs, two_kinds, ())
+    plan = layout(two_outputs, two_kinds)
     found = constrained(two_outputs, plan, two_kinds.arrays(), jnp.zeros(0))["class_probability"]
     expected = by_hand() / by_hand().sum(1, keepdims=True)
     np.testing.assert_allclose(found[:, 0], expected, rtol=1e-10)
