@@ -5,6 +5,7 @@ import json
 import time
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import xarray as xr
@@ -45,6 +46,7 @@ METHODS = {
             "centering": None,
             "target_accept": None,
             "max_depth": 10,
+            "checkpoint": None,
         },
     ),
 }
@@ -62,6 +64,7 @@ def fit(
     centering: float | Mapping[str, float] | None = None,
     target_accept: float | None = None,
     max_depth: int | None = None,
+    checkpoint: str | Path | None = None,
     progress: bool = True,
 ) -> xr.DataTree:
     """Return the posterior of a model given a trial.
@@ -76,15 +79,20 @@ def fit(
     method : "nuts"
         How: the No-U-Turn sampler. An option below that a method does not know is refused.
     chains, warmup, draws : int
-        The number of chains (4), and of steps of each before (1,000) and after (2,000) adaptation
-        ends.
+        The number of chains (4), of steps of each before adaptation ends at most (1,000; fewer where a
+        window of the warm-up says nothing new), and after it (2,000).
     centering : float or mapping of parameter to float
-        How random effects are sampled: 1 centred (many levels a subject), 0 not
-        centred (few), or in between (0.5); the posterior is the same.
+        How random effects are sampled: 1 centred (many levels a subject), 0 not centred (few), or in
+        between; the posterior is the same. By default what each subject's levels say decides, see
+        `popk.explain`.
     target_accept : float
-        The mean acceptance rate to adapt the step size to (0.95); higher is slower and safer.
+        The mean acceptance rate to adapt the step size to; higher is slower and safer. By default 0.85,
+        and 0.95 after a window of the warm-up in which a transition diverged.
     max_depth : int
         At most 2**max_depth gradients a step (10).
+    checkpoint : path
+        A folder in which is kept, every few seconds, how far the chains have come. The same call goes
+        on from there, and ends with the same draws, bit for bit, as one that was not interrupted.
     progress : bool
         Whether to show a progress bar.
 
@@ -99,7 +107,7 @@ def fit(
     ModelError
         The model does not fit the trial, or the data have zero probability under it.
     ValueError
-        There is no such method, or it has no such option.
+        There is no such method, or it has no such option; the checkpoint is of another fit.
 
     Warns
     -----
@@ -114,7 +122,7 @@ def fit(
     began = time.perf_counter()
     options = _options(
         method, chains=chains, warmup=warmup, draws=draws, centering=centering,
-        target_accept=target_accept, max_depth=max_depth,
+        target_accept=target_accept, max_depth=max_depth, checkpoint=checkpoint,
     )  # fmt: skip
     sites = describe(model, trial)
     for name, asked in sites.unseen.items():

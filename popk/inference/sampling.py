@@ -1,6 +1,7 @@
 """How do chains begin, and what is said while they run? NUTS from a model and a trial to draws."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,32 +11,52 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from popk.inference import nuts
 from popk.inference.beginning import beginning
-from popk.inference.draws import Draws, Problem
+from popk.inference.checkpoint import Checkpoint, Kept
+from popk.inference.density import layout
+from popk.inference.draws import Draws, Problem, provenance
 from popk.variability import Centering
 
 
 def draw(
     problem: Problem, *, seed: int, progress: bool, chains: int, warmup: int, draws: int,
     centering: float | Mapping[str, float] | None, target_accept: float | None, max_depth: int,
+    checkpoint: str | Path | None,
 ) -> Draws:  # fmt: skip
     """Return the draws of NUTS; the options are those of `popk.fit`."""
     settings = nuts.Settings(chains, warmup, draws, target_accept, max_depth)
     key_start, key_sample = jax.random.split(jax.random.key(seed))
-    plan, target, carry, modes, said = beginning(problem, key_start, settings, centering)
+    disk = None
+    if checkpoint is not None:
+        asked = {"seed": seed, "settings": settings, "centering": centering}
+        disk = Checkpoint(Path(checkpoint), _identity(problem, asked))
+    kept = disk.load() if disk else None
+    if kept is None:
+        plan, target, carry, modes, said = beginning(problem, key_start, settings, centering)
+        notes = {"modes": len(modes), "approximation": said or "normal"}
+        kept = Kept(nuts.first(carry, settings), target.centering, notes)
+    plan = layout(problem.model, problem.trial, coordinates=kept.centering is not None)
+    target = nuts.Target(problem.trial.arrays(), kept.centering)
     with _Progress(progress) as report:
+
+        def after(run: nuts.Run, total: int) -> None:
+            if disk:
+                disk.keep(run, kept.centering, kept.notes, now=run.done >= total)
+            report(run, total)
+
         sampled = nuts.sample(
-            problem.model, plan, target, carry, key_sample, settings, report=report
+            problem.model, plan, target, kept.run, key_sample, settings, after=after
         )
     stats = {n: np.swapaxes(x, 0, 1) for n, x in sampled._asdict().items()}
-    chosen = _settings(settings, problem, target.centering)
-    return Draws(
-        plan,
-        stats.pop("position"),
-        stats,
-        chosen,
-        {"modes": len(modes), "approximation": said or "yes"},
-        target.centering,
-    )
+    position = stats.pop("position")
+    chosen = _settings(settings, problem, kept.centering)
+    return Draws(plan, position, stats, chosen, kept.notes, kept.centering)
+
+
+def _identity(problem: Problem, asked: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a run is of, by which a checkpoint is known."""
+    of = provenance(problem.model, problem.trial)
+    made = ("model_sha256", "trial_sha256", "units", "versions", "device", "precision")
+    return {**{n: str(of[n]) for n in made}, **{n: repr(v) for n, v in asked.items()}}
 
 
 def _settings(
@@ -64,11 +85,11 @@ class _Progress:
             disable=not shown,
         )
 
-    def __enter__(self) -> Callable[[int, int, int], None]:
+    def __enter__(self) -> Callable[[nuts.Run, int], None]:
         self.bar.start()
         task = self.bar.add_task("sampling", total=None, divergences=0)
-        return lambda done, total, divergences: self.bar.update(
-            task, completed=done, total=total, divergences=divergences
+        return lambda run, total: self.bar.update(
+            task, completed=min(run.done, total), total=total, divergences=run.divergences
         )
 
     def __exit__(self, *_: object) -> None:

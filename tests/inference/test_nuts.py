@@ -7,6 +7,15 @@ import numpy as np
 import pytest
 
 from popk.inference import nuts
+from popk.inference.adaptation import (
+    Metric,
+    averaged,
+    collected,
+    no_moments,
+    schedule,
+    settled,
+    step_size,
+)  # fmt: skip
 from popk.inference.density import layout, log_density, start
 from tests.inference.gaussian import TRIAL, exact, gaussian, gaussian_trial
 
@@ -14,7 +23,7 @@ SETTINGS = nuts.Settings(chains=4, warmup=300, draws=1000, target_accept=0.95, m
 PLAN = layout(gaussian, gaussian_trial())
 
 
-def silent(done, total, divergences):
+def silent(run, total):
     pass
 
 
@@ -26,9 +35,10 @@ def beginning(text=TRIAL, metric=None):
     return target, nuts.begin(PLAN, states, metric, SETTINGS.target_accept)
 
 
-def sampled(text=TRIAL, seed=1, report=silent):
+def sampled(text=TRIAL, seed=1, after=silent):
     target, carry = beginning(text)
-    return nuts.sample(gaussian, PLAN, target, carry, jax.random.key(seed), SETTINGS, report=report)
+    run = nuts.first(carry, SETTINGS)
+    return nuts.sample(gaussian, PLAN, target, run, jax.random.key(seed), SETTINGS, after=after)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +48,7 @@ def reports():
 
 @pytest.fixture(scope="module")
 def draws(reports):
-    return sampled(report=lambda *seen: reports.append(seen))
+    return sampled(after=lambda run, total: reports.append((run.done, total, run.divergences)))
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +121,7 @@ def test_progress_is_reported_to_the_last_step(draws, reports):
     assert done == sorted(done)
     assert len(done) >= 20
     last, total, divergences = reports[-1]
-    assert last == total
+    assert total <= last < total + 25
     assert 1000 < total <= 1300
     assert divergences == 0
 
@@ -137,7 +147,7 @@ def test_other_data_of_the_same_shapes_compile_nothing_anew(draws):
 
 
 def test_the_metric_is_learned_in_windows_that_double_and_the_step_size_always():
-    stage = np.asarray(nuts._schedule(1000, informed=False))
+    stage = np.asarray(schedule(1000, informed=False))
     assert (stage & 1).all()
     collecting = np.flatnonzero(stage & 2)
     assert (collecting[0], collecting[-1]) == (150, 949)
@@ -147,13 +157,13 @@ def test_the_metric_is_learned_in_windows_that_double_and_the_step_size_always()
 
 
 def test_who_knows_the_metric_about_has_a_long_window_at_once():
-    closes = np.flatnonzero(np.asarray(nuts._schedule(1000, informed=True)) & 4) + 1
+    closes = np.flatnonzero(np.asarray(schedule(1000, informed=True)) & 4) + 1
     assert np.diff([0, *closes]).tolist() == [75, 150, 725]
 
 
 @pytest.mark.parametrize("warmup", [1, 2, 3, 5, 10, 20, 33, 100, 150, 500, 777])
 def test_the_last_window_ends_before_the_steps_for_the_step_size_alone(warmup):
-    stage = np.asarray(nuts._schedule(warmup, informed=False))
+    stage = np.asarray(schedule(warmup, informed=False))
     assert stage.shape == (warmup,)
     collecting, closes = np.flatnonzero(stage & 2), np.flatnonzero(stage & 4)
     if len(collecting):
@@ -170,11 +180,11 @@ def window(spread=1.0, apart=0.0, n=75):
     return nuts.Sampled(position, *other)
 
 
-ONES = nuts.Metric(jnp.eye(3), jnp.ones((3, 1, 1)))
+ONES = Metric(jnp.eye(3), jnp.ones((3, 1, 1)))
 
 
 def test_a_warm_up_is_over_when_chains_agree_and_the_metric_fits():
-    assert nuts._settled(PLAN, ONES, window())
+    assert settled(PLAN, ONES, *window()[:2])
 
 
 @pytest.mark.parametrize(
@@ -183,7 +193,7 @@ def test_a_warm_up_is_over_when_chains_agree_and_the_metric_fits():
     ids=["metric too narrow", "too wide", "chains apart", "too few draws"],
 )
 def test_a_warm_up_goes_on_where_a_window_says_something_new(unsettled):
-    assert not nuts._settled(PLAN, ONES, unsettled)
+    assert not settled(PLAN, ONES, *unsettled[:2])
 
 
 def test_a_warm_up_that_begins_well_is_short(reports, draws):
@@ -191,14 +201,14 @@ def test_a_warm_up_that_begins_well_is_short(reports, draws):
     mean, covariance = exact(gaussian_trial())
     sd = np.sqrt(np.diag(covariance))
     common = jnp.diag(jnp.asarray([sd[0], 0.6, 0.6]))
-    target, carry = beginning(metric=nuts.Metric(common, jnp.asarray(sd[1:, None, None])))
+    target, carry = beginning(metric=Metric(common, jnp.asarray(sd[1:, None, None])))
     seen = []
     settings = SETTINGS._replace(draws=100)
     drawn = nuts.sample(
-        gaussian, PLAN, target, carry, jax.random.key(4), settings,
-        report=lambda *said: seen.append(said),
+        gaussian, PLAN, target, nuts.first(carry, settings), jax.random.key(4), settings,
+        after=lambda run, total: seen.append(total),
     )  # fmt: skip
-    assert seen[-1][1] == 75 + 50 + 100
+    assert seen[-1] == 75 + 50 + 100
     assert drawn.position.shape == (100, 4, 6)
     assert abs(drawn.position[..., 0].mean() - mean[0]) < sd[0]
 
@@ -210,7 +220,7 @@ def metric():
     n, k = PLAN.n_population, PLAN.n_individual
     lower = np.tril(rng.normal(size=(n, n))) + 3 * np.eye(n)
     each = np.tril(rng.normal(size=(3, k, k))) + 3 * np.eye(k)
-    return nuts.Metric(jnp.asarray(lower), jnp.asarray(each))
+    return Metric(jnp.asarray(lower), jnp.asarray(each))
 
 
 def test_whitening_undoes_coloring(metric):
@@ -232,10 +242,10 @@ def test_moments_collected_draw_by_draw_are_those_of_all_draws():
     rng = np.random.default_rng(2)
     mix = rng.normal(size=(6, 6))
     steps = rng.normal(size=(40, 4, 6)) @ mix + 100.0
-    start = nuts.Metric(jnp.eye(3), jnp.broadcast_to(jnp.eye(1), (3, 1, 1)))
-    moments = nuts._no_moments(start, jnp.zeros(6))
+    start = Metric(jnp.eye(3), jnp.broadcast_to(jnp.eye(1), (3, 1, 1)))
+    moments = no_moments(start, jnp.zeros(6))
     for positions in steps:
-        moments = nuts._collected(PLAN, moments, jnp.asarray(positions))
+        moments = collected(PLAN, moments, jnp.asarray(positions))
     flat = steps.reshape(-1, 6)
     covariance = np.cov(flat.T)
     np.testing.assert_allclose(moments.mean, flat.mean(0), rtol=1e-12)
@@ -246,10 +256,10 @@ def test_moments_collected_draw_by_draw_are_those_of_all_draws():
 
 
 def test_the_step_size_shrinks_where_too_little_is_accepted_and_grows_where_too_much_is():
-    begin = nuts._step_size(jnp.log(jnp.asarray(0.1)))
+    begin = step_size(jnp.log(jnp.asarray(0.1)))
     for error, grows in ((0.5, False), (-0.1, True)):
         size = begin
         for _ in range(20):
-            size = nuts._averaged(size, jnp.asarray(error))
+            size = averaged(size, jnp.asarray(error))
         assert bool(size.log > size.center) is grows
         assert bool(size.log_average > begin.log) is grows
