@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     )
     from popk.inference.convergence import Convergence, ConvergenceWarning, convergence
     from popk.inference.fit import fit
-    from popk.inference.laplace import map_estimate
+    from popk.inference.modes import map_estimate
+    from popk.inference.objective import objective
     from popk.model.absorption import inverse_gaussian, route, transit, weibull, zero_order
     from popk.model.explanation import explain
     from popk.model.individual import individual
@@ -105,9 +106,10 @@ _ROOMS = {
     "logit_between": "variability",
     "lognormal": "priors",
     "lognormal_error": "residual",
-    "map_estimate": "inference.laplace",
+    "map_estimate": "inference.modes",
     "mixture": "model.mixtures",
     "negative_binomial": "endpoints",
+    "objective": "inference.objective",
     "observe": "model.parts",
     "ode": "model.systems",
     "one_compartment": "model.structures",
