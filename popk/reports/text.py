@@ -225,7 +225,7 @@ def parameters(posterior: xr.DataTree, trial: Trial) -> dict[str, Any]:
     groups: dict[str, list[list[str]]] = {}
     for name, *numbers, rhat, bulk, tail in table.itertuples(name=None):
         cells = [name, beside.get(name) or _meaning(name, trial, posterior), *map(number, numbers)]
-        cells += [f"{rhat:.3f}", number(bulk), number(tail)]
+        cells += [f"{rhat:.3f}" if rhat == rhat else "", number(bulk), number(tail)]
         groups.setdefault(HEADINGS[kind(name)], []).append(cells)
     dataset = posterior["posterior"].dataset
     names = [str(n) for n in np.atleast_1d(dataset.attrs.get("fixed", [])) if str(n) in dataset]
@@ -289,6 +289,8 @@ def _commands(
     """Return the commands that make the fit again, in the shell and in Python."""
     attrs, name = posterior.attrs, str(posterior.attrs.get("model", "model"))
     used, given, start = dict(settings), settings.get("centering", []), attrs.get("seed", 1)
+    if (method := attrs.get("method", "nuts")) != "nuts":
+        used = {"method": str(method), **used}
     alike = len(set(given)) < 2
     if given:
         of = [str(parameter) for parameter in posterior["posterior"].dataset["parameter"].values]
