@@ -44,7 +44,8 @@ def estimates(posterior: xr.DataTree) -> pd.DataFrame:
             f"mode; take popk.summary, or popk.fit(..., method='laplace')"
         )
     table = summary(posterior)
-    order = [str(p) for p in posterior["posterior"].coords.get("parameter", np.array([])).values]
+    coords = posterior["posterior"].dataset.coords
+    order = [str(p) for p in coords["parameter"].values] if "parameter" in coords else []
     columns = [
         dict(_flat(json.loads(posterior.attrs[name]), order))
         for name in ("mode", "standard_errors")
@@ -66,12 +67,12 @@ def _flat(values: dict[str, Any], order: list[str]) -> Iterator[tuple[str, float
             # A block is named by its parameters, whose names may hold underscores.
             own = _block(name.removeprefix("corr").strip("_"), order)
             for i, j in zip(*np.triu_indices(len(own), 1), strict=True):
-                yield f"corr[{own[i]}, {own[j]}]", array[i, j]
+                yield f"corr[{own[i]}, {own[j]}]", float(array[i, j])
         elif array.ndim == 0:
             yield name, float(array)
         else:
             for index in np.ndindex(*array.shape):
-                yield f"{name}[{', '.join(map(str, index))}]", array[index]
+                yield f"{name}[{', '.join(map(str, index))}]", float(array[index])
 
 
 def _block(name: str, order: list[str]) -> list[str]:

@@ -156,6 +156,23 @@ def _is_prior(site: Mapping[str, Any], own: set[str]) -> bool:
     return site["name"] in own or beside_levels(site)
 
 
+def refuse_factors(trace: Mapping[str, Any]) -> None:
+    """Refuse a model's own factors that are not of one subject: none of the subjects has them alone.
+
+    Raises
+    ------
+    ModelError
+        There is one.
+    """
+    for name, site in trace.items():
+        plates = [frame.name for frame in site.get("cond_indep_stack", ())]
+        if site["type"] == "sample" and beside_levels(site) and "subject" not in plates:
+            raise ModelError(
+                f"the factor {name} is of no subject, and random effects are integrated out one subject "
+                f"at a time; put it into the subject plate, or take popk.fit with method='nuts'"
+            )
+
+
 def _density(site: Mapping[str, Any]) -> Float[Array, ""]:
     return jnp.sum(site["fn"].log_prob(site["value"]))
 

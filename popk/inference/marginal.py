@@ -45,6 +45,9 @@ from popk.trial import Trial
 
 #: The step of a difference of slopes: its error is of the fourth order, and a solver's is far below.
 _STEP = 0.02
+#: A model, the layout of one subject's random effects, their trial, and the population's values.
+Given = tuple[Model, Layout, Trial, Mapping[str, Any]]
+
 _AT_ONCE = 256  # nodes of one subject that are looked at together
 
 
@@ -95,16 +98,16 @@ def _marginal(
     model: Model, plan: Layout, rule: Rule, arrays: Trial, population: Mapping[str, Any]
 ) -> tuple[Float[Array, ""], Vector]:
     given = (model, plan, arrays, population)
-    nothing = jnp.zeros(plan.size)
+    begin = middle(model, plan, arrays, population)
     if rule.method in ("fo", "foce"):
-        look = partial(_uninteracting, given, _levels_at(given, nothing)[1])
+        look = partial(_uninteracting, given, _levels_at(given, begin)[1])
         if rule.method == "foce":
-            mode = search(look, nothing)
+            mode = search(look, begin)
             return _approximated(mode.joint, mode.curvature), mode.position
-        value, slope, h, _ = look(nothing)  # of the quadratic whose highest value is the integral's
-        return _approximated(value + slope @ jnp.linalg.solve(h, slope) / 2, h), nothing
+        value, slope, h, _ = look(begin)  # of the quadratic whose highest value is the integral's
+        return _approximated(value + slope @ jnp.linalg.solve(h, slope) / 2, h), begin
     steep = partial(curved, *given) if rule.informed else partial(_curved_exactly, given, rule)
-    mode = search(steep, middle(model, plan, arrays, population))
+    mode = search(steep, begin)
     if rule.method == "agq":
         return _by_quadrature(given, mode, rule.nodes), mode.position
     h = _hessian(given, rule, mode) if rule.method == "laplace" else mode.curvature
@@ -117,7 +120,7 @@ def _approximated(value: Any, h: Float[Array, "k k"]) -> Float[Array, ""]:
     return value + len(h) / 2 * jnp.log(2 * jnp.pi) - jnp.log(jnp.diagonal(lower)).sum()
 
 
-def _by_quadrature(given: Any, mode: Mode, nodes: int) -> Float[Array, ""]:
+def _by_quadrature(given: Given, mode: Mode, nodes: int) -> Float[Array, ""]:
     size = len(mode.position)
     one, weights = np.polynomial.hermite_e.hermegauss(nodes)
     z = np.stack([g.ravel() for g in np.meshgrid(*[one] * size)], -1)
@@ -134,7 +137,7 @@ def _by_quadrature(given: Any, mode: Mode, nodes: int) -> Float[Array, ""]:
     return log_sum - jnp.log(jnp.diagonal(upper)).sum()
 
 
-def _levels_at(given: Any, vector: Vector) -> tuple[Level, Level, Level]:
+def _levels_at(given: Given, vector: Vector) -> tuple[Level, Level, Level]:
     """Return the normal errors of one subject's levels, see `Residual.parts`."""
     trace, _ = traced(*given, vector)
     each = [s["fn"].parts() for s in trace.values() if isinstance(s.get("fn"), Residual)]
@@ -142,7 +145,7 @@ def _levels_at(given: Any, vector: Vector) -> tuple[Level, Level, Level]:
     return errors, spreads, constants
 
 
-def _uninteracting(given: Any, spread: Level, vector: Vector) -> Look:
+def _uninteracting(given: Given, spread: Level, vector: Vector) -> Look:
     """Return the look of `search` where residual standard deviations are known."""
 
     def standardized(u: Vector) -> Any:
@@ -156,7 +159,7 @@ def _uninteracting(given: Any, spread: Level, vector: Vector) -> Look:
     return value, jax.grad(prior)(vector) - jacobian.T @ z, h, h
 
 
-def _curved_exactly(given: Any, rule: Rule, vector: Vector) -> Look:
+def _curved_exactly(given: Given, rule: Rule, vector: Vector) -> Look:
     """Return the look of `search` where levels have no information one by one: H is observed."""
     slope = _slope(given)
     h = -_second(slope, vector, jnp.eye(len(vector)) * 1e-2, rule.twice)
@@ -166,14 +169,14 @@ def _curved_exactly(given: Any, rule: Rule, vector: Vector) -> Look:
     return joint(*given, vector), slope(vector), steps, h
 
 
-def _hessian(given: Any, rule: Rule, mode: Mode) -> Float[Array, "k k"]:
+def _hessian(given: Given, rule: Rule, mode: Mode) -> Float[Array, "k k"]:
     """Return minus the second derivatives of the joint density at its mode."""
     scale = jnp.linalg.inv(jnp.linalg.cholesky(mode.curvature)) if rule.informed else None
     wide = jnp.eye(len(mode.position)) * 1e-2 if scale is None else _STEP * scale.T
     return -_second(_slope(given), mode.position, wide, rule.twice)
 
 
-def _slope(given: Any) -> Callable[[Vector], Vector]:
+def _slope(given: Given) -> Callable[[Vector], Vector]:
     return jax.jacfwd(partial(joint, *given))
 
 
@@ -186,11 +189,8 @@ def _second(
     else:
 
         def along(step: Vector) -> Vector:
-            near, far = (
-                slope(at + step) - slope(at - step),
-                slope(at + 2 * step) - slope(at - 2 * step),
-            )
-            return (8 * near - far) / 12
+            near = slope(at + step) - slope(at - step)
+            return (8 * near - slope(at + 2 * step) + slope(at - 2 * step)) / 12
 
         found = jnp.linalg.solve(steps.T, jax.vmap(along)(steps.T))
     return (found + found.T) / 2

@@ -11,7 +11,14 @@ import xarray as xr
 
 from popk.inference.compilation import keep_compiled
 from popk.inference.density import Layout
-from popk.inference.laplace import individual_layout, joint, subject_layout, terms, traced
+from popk.inference.laplace import (
+    individual_layout,
+    joint,
+    refuse_factors,
+    subject_layout,
+    terms,
+    traced,
+)
 from popk.inference.marginal import Rule, marginals
 from popk.model.failures import why_not
 from popk.model.labels import labelled
@@ -104,6 +111,7 @@ def objective(
     sites = describe(model, trial)
     population = _population(sites, values)
     plan, stacked = subject_layout(model, trial), trial.by_subject()
+    _refuse_factors(model, plan, trial, population)
     rule = rule_of(model, plan, trial, population, method=method, nodes=nodes)
     logs, vectors = (np.asarray(x) for x in marginals(model, plan, rule, stacked, population))
     own = -2 * logs - levels_of_subjects(trial, sites) * np.log(2 * np.pi)
@@ -176,6 +184,17 @@ def rule_of(
     return Rule(method, nodes, informed, twice=needed and _is_smooth(*given))
 
 
+def _refuse_factors(model: Model, plan: Layout, trial: Trial, population: Any) -> None:
+    """Refuse a model's own factors that are not of one subject; nothing is computed."""
+
+    def look(u: Any) -> Any:
+        trace, prior = traced(model, plan, _first(trial), population, u)
+        refuse_factors(trace)
+        return prior
+
+    jax.eval_shape(look, jnp.zeros(plan.size))
+
+
 def _first(trial: Trial) -> Trial:
     """Return the arrays of one subject."""
     return jax.tree.map(lambda x: x[0], trial.by_subject())
@@ -185,6 +204,8 @@ def has_information(model: Model, plan: Layout, arrays: Trial, population: Any) 
     """Return whether each level has an information on its own prediction; nothing is computed."""
     try:
         jax.eval_shape(lambda u: terms(model, plan, arrays, population, u), jnp.zeros(plan.size))
+    except ModelError:
+        raise
     except ValueError:  # said by the residual error, or the endpoint
         return False
     return True

@@ -28,7 +28,7 @@ from numpyro.distributions import biject_to
 
 from popk.inference.density import Layout, Vector, layout, start
 from popk.inference.draws import Problem
-from popk.inference.laplace import curved, find_mode, middle, subject_layout
+from popk.inference.laplace import curved, find_mode, middle, refuse_factors, subject_layout
 from popk.inference.maximum import Likelihood, Maximum, maximize, total
 from popk.inference.objective import has_information, levels_of_subjects
 from popk.model.sites import Model, ModelError
@@ -52,6 +52,11 @@ def population_at(
         The model, its layout on the trial, and the trial's arrays.
     position : Float[Array, "d"]
         The unconstrained population values.
+
+    Raises
+    ------
+    ModelError
+        The model has a factor of its own that is of no subject.
     """
     at = population_layout(whole).unflatten(position)
     own = {x.name for x in whole.latents if x.individual}
@@ -72,7 +77,7 @@ def population_at(
 
     # All of the model runs, since errors are sampled last; of the structure nothing is computed.
     seeded = handlers.seed(handlers.substitute(model, substitute_fn=choose), jax.random.key(0))
-    handlers.trace(seeded).get_trace(arrays)
+    refuse_factors(handlers.trace(seeded).get_trace(arrays))
     return values, sum(logs, jnp.zeros(()))
 
 
@@ -298,7 +303,8 @@ def _with_errors(
         n: np.sqrt(np.einsum("...i,ij,...j->...", np.asarray(j), covariance, np.asarray(j)))
         for n, j in slopes.items()
     }
-    return tuple({n: np.asarray(x).tolist() for n, x in y.items()} for y in (values, errors))
+    plain = [{n: np.asarray(x).tolist() for n, x in y.items()} for y in (values, errors)]
+    return plain[0], plain[1]
 
 
 @partial(jax.jit, static_argnames=("model", "whole"))

@@ -120,15 +120,16 @@ class _Rounds:
     def run(self, key: Any, report: Any) -> tuple[np.ndarray, float, float]:
         """Return the weights of all draws, Pareto k and the effective sample size."""
         proposal = _Proposal(self.top.position, np.linalg.cholesky(self.top.covariance))
-        for number in range(1, _MOST_ROUNDS + 1):
+        number = 0
+        while True:
+            number += 1
             report(number)
             self._look(proposal, jax.random.fold_in(key, number))
             weights, pareto_k = smoothed(self._log_weights())
             ess = float(1 / np.sum(weights**2))
-            if number > 1 and ess > 1.25 * MIN_ESS:
-                break
+            if number > 1 and (ess > 1.25 * MIN_ESS or number == _MOST_ROUNDS):
+                return weights, pareto_k, ess
             proposal = self._fitted(weights, ess)
-        return weights, pareto_k, ess
 
     def positions(self) -> np.ndarray:
         """Return all draws, population and random effects [draw, d]."""
