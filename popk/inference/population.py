@@ -287,10 +287,13 @@ def _surroundings(surface: Surface, end: Maximum) -> Summit | None:
         return None
     covariance = np.linalg.inv(curvature)
     turns = np.stack([np.asarray(a[3] - b[3]) for a, b in sides], -1) / (2 * steps)
-    _, _, objective, modes = surface.look(end.position)
-    values, errors = _with_errors(surface, end.position, covariance)
+    # The search ends where little can be gained: Newton's step from there gains it.
+    position = end.position - covariance @ np.asarray(surface.look(end.position)[1]) / 2
+    position = position if surface.look(position)[0] <= end.objective else end.position
+    _, _, objective, modes = surface.look(position)
+    values, errors = _with_errors(surface, position, covariance)
     objective = float(objective) - surface.constant - modes.size * np.log(2 * np.pi)
-    return Summit(end.position, covariance, np.asarray(modes), turns, objective, values, errors)
+    return Summit(position, covariance, np.asarray(modes), turns, objective, values, errors)
 
 
 def _with_errors(

@@ -255,7 +255,8 @@ def origin(
     function: Model, posterior: xr.DataTree, trial: Trial, page: str, *, seed: int, draws: int
 ) -> dict[str, Any]:
     """Return how to make the fit and the page again: facts, settings, versions and commands."""
-    attrs = {str(k): v for k, v in posterior.attrs.items() if k != "model_source"}
+    long = ("model_source", "mode", "standard_errors")  # shown elsewhere, or by popk.estimates
+    attrs = {str(k): v for k, v in posterior.attrs.items() if k not in long}
     settings, versions = (json.loads(attrs.pop(k, "{}")) for k in ("settings", "versions"))
     if "wall_time_s" in attrs:
         attrs["wall_time"] = f"{number(float(attrs.pop('wall_time_s')))} s"

@@ -49,10 +49,10 @@ def test_the_attributes_hold_the_mode_its_errors_and_the_objective(posterior):
     mean, covariance = exact(gaussian_trial())
     attrs = posterior.attrs
     mode, errors = json.loads(attrs["mode"]), json.loads(attrs["standard_errors"])
-    assert mode["mu"] == pytest.approx(mean[0], abs=1e-3)
+    assert mode["mu"] == pytest.approx(mean[0], abs=1e-6)
     assert errors["mu"] == pytest.approx(np.sqrt(covariance[0, 0]), rel=1e-3)
     # In log tau the density of a Gamma(3, 2) is highest at 3 / 2, where it curves by 3.
-    assert mode["tau"] == pytest.approx(1.5, abs=2e-3)
+    assert mode["tau"] == pytest.approx(1.5, abs=1e-6)
     assert errors["tau"] == pytest.approx(1.5 / np.sqrt(3), rel=5e-3)
     # Levels of one person are normal with a common variance; without N ln 2 pi.
     o, expected = gaussian_trial().observations, 0.0
