@@ -11,6 +11,7 @@ if "JAX_ENABLE_X64" not in os.environ:  # the one import-time effect: single pre
 
 if TYPE_CHECKING:
     from popk import covariates, plots, systems, testing
+    from popk.diagnostics.estimates import estimates
     from popk.diagnostics.influence import covariate_effects
     from popk.diagnostics.learning import prior_shift
     from popk.diagnostics.selection import selection
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
     )
     from popk.inference.convergence import Convergence, ConvergenceWarning, convergence
     from popk.inference.fit import fit
-    from popk.inference.laplace import map_estimate
+    from popk.inference.modes import map_estimate
+    from popk.inference.objective import objective
     from popk.model.absorption import inverse_gaussian, route, transit, weibull, zero_order
     from popk.model.explanation import explain
     from popk.model.individual import individual
@@ -91,6 +93,7 @@ _ROOMS = {
     "convergence": "inference.convergence",
     "covariate_effects": "diagnostics.influence",
     "covariate_model": "model.missing",
+    "estimates": "diagnostics.estimates",
     "explain": "model.explanation",
     "fit": "inference.fit",
     "fixed": "priors",
@@ -105,9 +108,10 @@ _ROOMS = {
     "logit_between": "variability",
     "lognormal": "priors",
     "lognormal_error": "residual",
-    "map_estimate": "inference.laplace",
+    "map_estimate": "inference.modes",
     "mixture": "model.mixtures",
     "negative_binomial": "endpoints",
+    "objective": "inference.objective",
     "observe": "model.parts",
     "ode": "model.systems",
     "one_compartment": "model.structures",
@@ -146,12 +150,12 @@ __all__ = [
     "Convergence", "ConvergenceWarning", "DataError", "ModelError", "Run", "RunError", "Trial",
     "Twin", "UnitError", "additive_error", "autocorrelated_error", "binary", "box_cox",
     "box_cox_error", "candidate_effects", "combined_error", "concentration", "constant_hazard",
-    "convergence", "covariate_effects", "covariate_model", "covariates", "explain", "fit",
-    "fixed", "follow_up", "gompertz_hazard", "horseshoe", "individual", "inverse_gaussian",
-    "kaplan_meier", "linear", "log_logistic_hazard", "logit_between", "lognormal",
-    "lognormal_error", "map_estimate", "mixture", "negative_binomial", "observe", "ode",
-    "one_compartment", "open_run", "ordered_categories", "plots", "poisson", "power_error",
-    "predict", "predict_at", "prior", "prior_draws", "prior_from", "prior_shift",
+    "convergence", "covariate_effects", "covariate_model", "covariates", "estimates", "explain",
+    "fit", "fixed", "follow_up", "gompertz_hazard", "horseshoe", "individual",
+    "inverse_gaussian", "kaplan_meier", "linear", "log_logistic_hazard", "logit_between",
+    "lognormal", "lognormal_error", "map_estimate", "mixture", "negative_binomial", "objective",
+    "observe", "ode", "one_compartment", "open_run", "ordered_categories", "plots", "poisson",
+    "power_error", "predict", "predict_at", "prior", "prior_draws", "prior_from", "prior_shift",
     "proportional_error", "read_nonmem", "replace_blq", "report", "route", "save_run", "scm",
     "selection", "summary", "systems", "testing", "three_compartment", "time_to_event",
     "transit", "two_compartment", "vpc", "weibull", "weibull_hazard", "yeo_johnson_error",

@@ -100,13 +100,25 @@ def fit(
     *,
     out: Annotated[Path, typer.Option("--out", "-o", help="The run folder to make.")],
     seed: Annotated[int, typer.Option(help="The same seed gives the same draws.")] = 1,
-    chains: Annotated[int, typer.Option(min=1)] = 4,
-    warmup: Annotated[int, typer.Option(min=1)] = 1000,
-    draws: Annotated[int, typer.Option(min=1)] = 2000,
-    centering: Annotated[float, typer.Option(help="0 not centred, 1 centred.", min=0, max=1)] = 0.5,
+    method: Annotated[
+        str, typer.Option(help="nuts, or laplace: importance sampling around the mode, in seconds.")
+    ] = "nuts",
+    chains: Annotated[int | None, typer.Option(help="Of nuts (4).", min=1)] = None,
+    warmup: Annotated[int | None, typer.Option(help="Of nuts (1000).", min=1)] = None,
+    draws: Annotated[int | None, typer.Option(help="Of each chain (2000).", min=1)] = None,
+    centering: Annotated[
+        float | None, typer.Option(help="Of nuts: 0 not centred, 1 centred (0.5).", min=0, max=1)
+    ] = None,
     target_accept: Annotated[
-        float, typer.Option(help="Higher is slower and safer.", min=0.5, max=0.999)
-    ] = 0.95,
+        float | None,
+        typer.Option(help="Of nuts: higher is slower and safer (0.95).", min=0.5, max=0.999),
+    ] = None,
+    population_draws: Annotated[
+        int | None, typer.Option(help="Of laplace: in each round (2000).", min=1)
+    ] = None,
+    individual_draws: Annotated[
+        int | None, typer.Option(help="Of laplace: of each subject's random effects.", min=2)
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing run folder.")] = False,
     report: Annotated[bool, typer.Option(help="Write report.html as well.")] = True,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
@@ -114,7 +126,7 @@ def fit(
     column: Columns = None,
     covariates: Covariates = None,
 ) -> None:
-    """Fit a model to a trial by NUTS and make a run folder with a report.
+    """Fit a model to a trial and make a run folder with a report.
 
     Example: popk fit models/theophylline.py data/theophylline.csv --out runs/theophylline --seed 1
     """
@@ -132,11 +144,14 @@ def fit(
                 function,
                 trial,
                 seed=seed,
+                method=method,
                 chains=chains,
                 warmup=warmup,
                 draws=draws,
                 centering=centering,
                 target_accept=target_accept,
+                population_draws=population_draws,
+                individual_draws=individual_draws,
                 progress=not quiet,
             )
         verdict = convergence(posterior)
@@ -147,7 +162,7 @@ def fit(
             trial,
             {
                 "command": shlex.join(["popk", *sys.argv[1:]]),
-                "convergence": {**verdict._asdict(), "converged": verdict.converged},
+                "convergence": {**_known(verdict._asdict()), "converged": verdict.converged},
             },
         )
         if report:
@@ -171,7 +186,12 @@ def _print_fit(posterior: Any, verdict: Any, out: Path) -> None:
     typer.echo(_rounded(summary(posterior)).to_string())
     typer.echo(f"\n{out}: {', '.join(sorted(p.name for p in out.iterdir()))}")
     typer.echo(f"fitted in {posterior.attrs['wall_time_s']:.1f} s")
-    if verdict.converged:
+    if verdict.converged and verdict.pareto_k is not None:
+        typer.echo(
+            f"weights can be trusted: Pareto k {verdict.pareto_k:.2f}, effective sample size "
+            f"{verdict.ess_bulk:.0f}"
+        )
+    elif verdict.converged:
         typer.echo(
             f"converged: R-hat at most {verdict.rhat:.3f}, bulk ESS at least "
             f"{verdict.ess_bulk:.0f}, no divergence"
@@ -180,6 +200,11 @@ def _print_fit(posterior: Any, verdict: Any, out: Path) -> None:
         typer.echo("NOT CONVERGED: do not use this posterior yet", err=True)
         for problem in verdict.problems():
             typer.echo(f"  {problem}", err=True)
+
+
+def _known(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return facts without those that are no number: JSON has none."""
+    return {name: None if value != value else value for name, value in facts.items()}
 
 
 def _rounded(table: Any) -> Any:

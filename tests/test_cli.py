@@ -4,11 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 import popk
 from popk import cli
+from popk.inference import reweighted
 
 ROOT = Path(__file__).parents[1]
 MODEL = str(ROOT / "models" / "theophylline.py")
@@ -52,6 +54,43 @@ def test_a_short_fit_makes_a_whole_run_folder_and_exits_3(capsys, monkeypatch, t
     opened = popk.open_run(out)
     assert opened.info["convergence"]["converged"] is False
     assert "did not converge" in (out / "report.html").read_text()
+
+
+SMALL_MODEL = """import numpyro
+import popk
+
+
+def small(trial):
+    CL = numpyro.sample("CL_pop", popk.lognormal(1.0, cv=0.3))
+    p = popk.individual(trial, CL=CL, omega=popk.fixed(0.2))
+    popk.observe(trial, popk.one_compartment(trial, CL=p.CL, V=10.0), popk.additive_error(popk.fixed(0.5)))
+"""
+
+
+def test_a_fit_around_the_mode_says_pareto_k_and_exits_3_where_it_fails(
+    capsys, monkeypatch, tmp_path
+):
+    (tmp_path / "small.py").write_text(SMALL_MODEL)
+    (tmp_path / "small.csv").write_text(
+        "ID,TIME,EVID,AMT,DV\n1,0,1,100,.\n1,2,0,.,8\n2,0,1,100,.\n2,2,0,.,7\n"
+    )
+    asked = ["fit", str(tmp_path / "small.py"), str(tmp_path / "small.csv"), "--method", "laplace"]
+    asked += ["--no-report", "--quiet", *UNITS]
+    code, text, _ = shell(capsys, monkeypatch, *asked, "--out", str(tmp_path / "good"))
+    assert code == 0
+    assert "weights can be trusted: Pareto k" in text
+    monkeypatch.setattr(reweighted, "smoothed", lambda x: (np.full(x.size, 1 / x.size), 0.8))
+    code, _, err = shell(capsys, monkeypatch, *asked, "--out", str(tmp_path / "bad"))
+    assert code == 3
+    assert "Pareto k of the weights is 0.80" in err
+    assert "take method='nuts'" in err
+    said = popk.open_run(tmp_path / "bad").info["convergence"]
+    assert (said["converged"], said["pareto_k"], said["rhat"]) == (False, 0.8, None)
+    code, _, err = shell(
+        capsys, monkeypatch, *asked, "--chains", "2", "--out", str(tmp_path / "no")
+    )
+    assert code == 2
+    assert "chains means nothing to method='laplace'" in err
 
 
 def test_predict_prints_a_row_for_every_level(capsys, monkeypatch, run, tmp_path):

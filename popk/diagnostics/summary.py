@@ -55,7 +55,8 @@ def summary(posterior: xr.DataTree, interval: float = 0.9) -> pd.DataFrame:
         :math:`100\,(1 - \mathrm{sd}_i(\bar\eta_i) / \tilde\omega)`, with each subject's posterior
         mean of :math:`\eta_X` and the posterior median of omega [1]_.
 
-        ``R-hat``, ``ESS bulk``, ``ESS tail`` : convergence [2]_.
+        ``R-hat``, ``ESS bulk``, ``ESS tail`` : convergence [2]_; of draws that were weighted there is no
+        R-hat, and the effective sample size is that of the weights.
 
     Raises
     ------
@@ -66,8 +67,6 @@ def summary(posterior: xr.DataTree, interval: float = 0.9) -> pd.DataFrame:
     --------
     >>> popk.summary(posterior).loc["CL_pop", ["median", "lower", "upper"]]  # doctest: +SKIP
     """
-    import arviz as az
-
     if not 0 < interval < 1:
         raise ValueError(f"interval is {interval}; give a probability such as 0.9")
     population = population_draws(posterior)
@@ -87,13 +86,24 @@ def summary(posterior: xr.DataTree, interval: float = 0.9) -> pd.DataFrame:
                 "CV%": _cv(name, float(median), posterior),
                 "RSE%": _rse(name, draws),
                 "shrinkage%": _shrinkage(name, float(median), posterior),
-                "R-hat": float(az.rhat(draws)),
-                "ESS bulk": float(az.ess(draws, method="bulk")),
-                "ESS tail": float(az.ess(draws, method="tail", prob=(0.05, 0.95))),
+                **_convergence(draws, posterior.attrs.get("importance_ess")),
             }
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("parameter")
     table.attrs["interval"] = interval
     return table
+
+
+def _convergence(draws: np.ndarray, weighted: float | None) -> dict[str, float]:
+    """Return R-hat and effective sample sizes; of weighted draws, which are many times the same, theirs."""
+    import arviz as az
+
+    if weighted is not None:
+        return {"R-hat": np.nan, "ESS bulk": float(weighted), "ESS tail": float(weighted)}
+    return {
+        "R-hat": float(az.rhat(draws)),
+        "ESS bulk": float(az.ess(draws, method="bulk")),
+        "ESS tail": float(az.ess(draws, method="tail", prob=(0.05, 0.95))),
+    }
 
 
 def kind(name: str) -> str:

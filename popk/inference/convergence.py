@@ -1,9 +1,11 @@
-"""Did the chains converge? A verdict on the population parameters, and what to do next.
+"""Did the chains converge, or are weights to be trusted? A verdict, and what to do next.
 
 References
 ----------
 .. [1] Vehtari A, Gelman A, Simpson D, Carpenter B, Burkner PC (2021). Rank-normalization, folding,
    and localization: an improved R-hat. Bayesian Anal 16:667-718. doi:10.1214/20-BA1221
+.. [2] Vehtari A, Simpson D, Gelman A, Yao Y, Gabry J (2024). Pareto smoothed importance sampling.
+   J Mach Learn Res 25(72):1-58.
 """
 
 from typing import NamedTuple
@@ -13,6 +15,8 @@ import xarray as xr
 
 MAX_RHAT = 1.01
 MIN_ESS = 400
+#: Above this Pareto k weights cannot be trusted [2]_.
+MAX_PARETO_K = 0.7
 
 
 class ConvergenceWarning(UserWarning):
@@ -28,7 +32,11 @@ class Convergence(NamedTuple):
         The worst over the population parameters.
     worst : str
         The parameter with the worst R-hat, or with the lowest ESS if all R-hats are fine.
+        "" where draws were weighted: their effective sample size is that of all parameters.
     divergences : int
+    pareto_k : float, optional
+        Of the weights of importance sampling; draws of NUTS have none, those that were weighted have
+        no R-hat (NaN).
     """
 
     rhat: float
@@ -36,6 +44,7 @@ class Convergence(NamedTuple):
     ess_tail: float
     worst: str
     divergences: int
+    pareto_k: float | None = None
 
     @property
     def converged(self) -> bool:
@@ -44,6 +53,8 @@ class Convergence(NamedTuple):
 
     def problems(self) -> list[str]:
         """Return what is wrong, each with the next step to take."""
+        if self.pareto_k is not None:
+            return self._of_weights(self.pareto_k)
         found = []
         if not self.rhat <= MAX_RHAT:  # NaN too: a chain that never moved
             found.append(
@@ -60,6 +71,21 @@ class Convergence(NamedTuple):
             found.append(
                 f"{self.divergences} divergent transition{plural}: raise target_accept= (0.98, 0.995), "
                 f"or lower centering= (0.3, 0) where subjects have few levels"
+            )
+        return found
+
+    def _of_weights(self, pareto_k: float) -> list[str]:
+        found = []
+        if not pareto_k <= MAX_PARETO_K:
+            found.append(
+                f"Pareto k of the weights is {pareto_k:.2f} (at most {MAX_PARETO_K}): the posterior is "
+                f"unlike its Laplace approximation, and a few draws carry most of the weight; take "
+                f"method='nuts'"
+            )
+        if not self.ess_bulk >= MIN_ESS:
+            found.append(
+                f"the effective sample size of the weights is {self.ess_bulk:.0f} (at least {MIN_ESS}): "
+                f"raise population_draws= and individual_draws=, or take method='nuts'"
             )
         return found
 
@@ -82,6 +108,9 @@ def convergence(posterior: xr.DataTree) -> Convergence:
     population = population_draws(posterior)
     if not population:
         raise ValueError("the posterior has no population parameters")
+    if "pareto_k" in posterior.attrs:
+        pareto_k, ess = (float(posterior.attrs[n]) for n in ("pareto_k", "importance_ess"))
+        return Convergence(np.nan, ess, ess, "", 0, pareto_k)
     with np.errstate(invalid="ignore", divide="ignore"):  # a constant chain is NaN, and reported
         rhat = {n: float(az.rhat(x)) for n, x in population.items()}
         bulk = {n: float(az.ess(x, method="bulk")) for n, x in population.items()}
@@ -91,7 +120,8 @@ def convergence(posterior: xr.DataTree) -> Convergence:
     worst = max(rhat, key=lambda n: np.nan_to_num(rhat[n], nan=np.inf))
     if rhat[worst] <= MAX_RHAT:
         worst = min(bulk, key=lambda n: min(bulk[n], tail[n]))
-    divergences = int(posterior["sample_stats"].dataset["diverging"].sum())
+    stats = posterior["sample_stats"].dataset
+    divergences = int(stats["diverging"].sum()) if "diverging" in stats else 0
     return Convergence(
         max(rhat.values(), key=lambda v: np.nan_to_num(v, nan=np.inf)),
         min(bulk.values()),

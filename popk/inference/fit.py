@@ -49,7 +49,15 @@ METHODS = {
             "checkpoint": None,
         },
     ),
+    "laplace": Method(
+        "popk.inference.reweighted",
+        "popk",
+        {"draws": 2000, "population_draws": 2000, "individual_draws": None},
+    ),
 }
+
+#: The options that count something.
+COUNTS = ("chains", "warmup", "draws", "population_draws", "individual_draws")
 
 
 def fit(
@@ -65,6 +73,8 @@ def fit(
     target_accept: float | None = None,
     max_depth: int | None = None,
     checkpoint: str | Path | None = None,
+    population_draws: int | None = None,
+    individual_draws: int | None = None,
     progress: bool = True,
 ) -> xr.DataTree:
     """Return the posterior of a model given a trial.
@@ -76,8 +86,11 @@ def fit(
     trial : Trial
     seed : int
         The same seed gives the same draws, bit for bit, on the same machine and versions.
-    method : "nuts"
-        How: the No-U-Turn sampler. An option below that a method does not know is refused.
+    method : "nuts" or "laplace"
+        How: the No-U-Turn sampler; or importance sampling around the mode of the Laplace-approximated
+        posterior, in a second where effects and errors are well behaved, with Pareto k as the judge
+        (no classes, groups, events or `popk.ode`). An option below that a method does not know is
+        refused.
     chains, warmup, draws : int
         The number of chains (4), of steps of each before adaptation ends at most (1,000; fewer where a
         window of the warm-up says nothing new), and after it (2,000).
@@ -93,6 +106,9 @@ def fit(
     checkpoint : path
         A folder in which is kept, every few seconds, how far the chains have come. The same call goes
         on from there, and ends with the same draws, bit for bit, as one that was not interrupted.
+    population_draws, individual_draws : int
+        Of "laplace": how many population values are drawn in a round (2,000; two rounds or more), and
+        how many random effects of each subject for each of them (8 to 64, by the number of subjects).
     progress : bool
         Whether to show a progress bar.
 
@@ -100,7 +116,9 @@ def fit(
     -------
     DataTree
         ``posterior`` (population and individual parameters), ``sample_stats``, ``log_likelihood``,
-        ``observed_data``, ``constant_data`` (covariates), and provenance in ``attrs``.
+        ``observed_data``, ``constant_data`` (covariates), and provenance in ``attrs``; of "laplace" also
+        ``pareto_k``, ``importance_ess``, ``objective``, and the ``mode`` with its ``standard_errors``,
+        which `popk.estimates` puts into a table.
 
     Raises
     ------
@@ -112,7 +130,7 @@ def fit(
     Warns
     -----
     ConvergenceWarning
-        The chains did not converge; the message says what to do.
+        The chains did not converge, or weights cannot be trusted; the message says what to do.
 
     Examples
     --------
@@ -123,6 +141,7 @@ def fit(
     options = _options(
         method, chains=chains, warmup=warmup, draws=draws, centering=centering,
         target_accept=target_accept, max_depth=max_depth, checkpoint=checkpoint,
+        population_draws=population_draws, individual_draws=individual_draws,
     )  # fmt: skip
     sites = describe(model, trial)
     for name, asked in sites.unseen.items():
@@ -143,7 +162,10 @@ def fit(
     }
     found = convergence(tree).problems()
     if found:
-        message = "the chains did not converge:\n  " + "\n  ".join(found)
+        what = (
+            "weights cannot be trusted" if "pareto_k" in tree.attrs else "chains did not converge"
+        )
+        message = "\n  ".join([f"the {what}:", *found])
         warnings.warn(ConvergenceWarning(message), stacklevel=2)
     return tree
 
@@ -159,7 +181,7 @@ def _options(method: str, **given: Any) -> dict[str, Any]:
             f"{', '.join(strange)} means nothing to method={method!r}, which knows {', '.join(known)}"
         )
     options = {**known, **said}
-    counts = {n: options[n] for n in ("chains", "warmup", "draws") if n in options}
+    counts = {n: options[n] for n in COUNTS if options.get(n) is not None}
     if min(counts.values()) < 1:
         each = ", ".join(f"{name}={count}" for name, count in counts.items())
         raise ValueError(f"{each}: each must be at least 1")

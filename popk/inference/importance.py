@@ -50,7 +50,7 @@ def weighted(model, plan, arrays, population, keys, classes=0):
         begin = middle(model, plan, arrays, values)
         mode = find_mode(model, plan, arrays, values, begin, tolerance=1e-3, max_steps=30)
         lower = jnp.linalg.cholesky(mode.curvature)
-        z, proposal = _heavy_tailed(key, PER_POPULATION_DRAW, plan.size)
+        z, proposal = heavy_tailed(key, PER_POPULATION_DRAW, plan.size)
         vectors = mode.position + jax.scipy.linalg.solve_triangular(lower.T, z.T, lower=False).T
         proposal = proposal + jnp.log(jnp.diagonal(lower)).sum()
         weights = jax.vmap(partial(joint, values))(vectors) - proposal
@@ -66,7 +66,7 @@ def weighted(model, plan, arrays, population, keys, classes=0):
     return jax.vmap(each_class)((population, keys))
 
 
-def _heavy_tailed(key, count, size):
+def heavy_tailed(key, count, size):
     """Return draws of a multivariate t with 5 degrees of freedom, in pairs z and -z, and log-densities.
 
     Tails heavier than the posterior's keep the weights bounded where a normal proposal's are not.

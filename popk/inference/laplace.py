@@ -17,24 +17,20 @@ References
 """
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import xarray as xr
 from jaxtyping import Array, Float
 from numpyro import handlers
 from numpyro.distributions import biject_to
 from numpyro.primitives import Messenger
 
 from popk.inference.density import Layout, Vector, layout
-from popk.model.failures import why_not
 from popk.model.levels import Curvatures, curvatures_of, levels_of
-from popk.model.outcomes import of_kinds
-from popk.model.sites import Model, ModelError, beside_levels, describe
+from popk.model.sites import Model, ModelError, beside_levels
 from popk.trial import Trial
 
 
@@ -56,6 +52,10 @@ class Mode(NamedTuple):
     joint: Float[Array, ""]
     curvature: Float[Array, "k k"]
     gap: Float[Array, ""]
+
+
+#: A log-density at a position, its slope, its curvature for steps, and H.
+Look = tuple[Float[Array, ""], Vector, Float[Array, "k k"], Float[Array, "k k"]]
 
 
 class Terms(NamedTuple):
@@ -126,12 +126,27 @@ def terms(
     vector : Float[Array, "k"]
         Unconstrained random effects.
     """
+    trace, prior = traced(model, plan, arrays, population, vector)
+    return Terms(prior, levels_of(trace).log_prob.sum(), curvatures_of(trace))
+
+
+def traced(
+    model: Model, plan: Layout, arrays: Trial, population: Mapping[str, Any], vector: Vector
+) -> tuple[dict[str, Any], Float[Array, ""]]:
+    """Return the trace of a model, and the log-density of its random effects; see `terms`."""
     substituted, jacobians = individualized(model, plan, population, vector)
     trace = handlers.trace(handlers.seed(substituted, jax.random.key(0))).get_trace(arrays)
     own = {latent.name for latent in plan.latents}
     prior = sum((_density(s) for s in trace.values() if _is_prior(s, own)), jnp.zeros(()))
-    prior = prior + sum(jacobians, jnp.zeros(()))
-    return Terms(prior, levels_of(trace).log_prob.sum(), curvatures_of(trace))
+    return trace, prior + sum(jacobians, jnp.zeros(()))
+
+
+def joint(
+    model: Model, plan: Layout, arrays: Trial, population: Mapping[str, Any], vector: Vector
+) -> Float[Array, ""]:
+    """Return the joint log-density of one subject's random effects and levels; see `terms`."""
+    trace, prior = traced(model, plan, arrays, population, vector)
+    return prior + levels_of(trace).log_prob.sum()
 
 
 def _is_prior(site: Mapping[str, Any], own: set[str]) -> bool:
@@ -139,6 +154,23 @@ def _is_prior(site: Mapping[str, Any], own: set[str]) -> bool:
     if site["type"] != "sample":
         return False
     return site["name"] in own or beside_levels(site)
+
+
+def refuse_factors(trace: Mapping[str, Any]) -> None:
+    """Refuse a model's own factors that are not of one subject: none of the subjects has them alone.
+
+    Raises
+    ------
+    ModelError
+        There is one.
+    """
+    for name, site in trace.items():
+        plates = [frame.name for frame in site.get("cond_indep_stack", ())]
+        if site["type"] == "sample" and beside_levels(site) and "subject" not in plates:
+            raise ModelError(
+                f"the factor {name} is of no subject, and random effects are integrated out one subject "
+                f"at a time; put it into the subject plate, or take popk.fit with method='nuts'"
+            )
 
 
 def _density(site: Mapping[str, Any]) -> Float[Array, ""]:
@@ -165,7 +197,7 @@ class _Effects(Messenger):
             raise _Enough
 
 
-def _prior(
+def prior_of(
     model: Model, plan: Layout, arrays: Trial, population: Mapping[str, Any], vector: Vector
 ) -> Float[Array, ""]:
     """Return `terms`' prior without running the structure, whose second derivatives may not exist."""
@@ -209,16 +241,16 @@ def individualized(
 
 def curved(
     model: Model, plan: Layout, arrays: Trial, population: Mapping[str, Any], vector: Vector
-) -> tuple[Float[Array, ""], Vector, Float[Array, "k k"], Float[Array, "k k"]]:
+) -> Look:
     """Return the joint log-density of `terms`, its slope, its curvature for steps, and H."""
 
-    def joint(u: Vector) -> Any:
+    def both(u: Vector) -> Any:
         here = terms(model, plan, arrays, population, u)
         return (here.prior + here.likelihood, here.levels.prediction), here
 
     # One pass forward gives slope and Jacobian: random effects are few.
-    (slope, jacobian), here = jax.jacfwd(joint, has_aux=True)(vector)
-    prior = -jax.hessian(partial(_prior, model, plan, arrays, population))(vector)
+    (slope, jacobian), here = jax.jacfwd(both, has_aux=True)(vector)
+    prior = -jax.hessian(partial(prior_of, model, plan, arrays, population))(vector)
     # A level far from its prediction curves more than expected: steps must know, H must not.
     information, curvature = here.levels.information, here.levels.curvature
     expected, observed = (
@@ -250,6 +282,19 @@ def find_mode(
         The Newton decrement at which it ends, in units of the log-density.
     """
     look = partial(curved, model, plan, arrays, population)
+    return search(look, start, tolerance=tolerance, max_steps=max_steps)
+
+
+def search(
+    look: Callable[[Vector], Look], start: Vector, *, tolerance: Any = 1e-12, max_steps: int = 100
+) -> Mode:
+    """Return where a log-density of some random effects is highest; see `find_mode`.
+
+    Parameters
+    ----------
+    look : Callable
+        Of a position: the log-density, its slope, a positive definite curvature for steps, and H.
+    """
 
     def step(state):
         kept, tried, damping, _, n = state
@@ -272,125 +317,3 @@ def find_mode(
     searched: Any = jax.lax.while_loop(unfinished, step, (begin, start, 0.0, jnp.inf, 0))
     (u, value, _, _, expected), _, _, gap, _ = searched
     return Mode(u, jnp.where(value > -jnp.inf, value, jnp.nan), expected, gap)
-
-
-def map_estimate(
-    model: Model,
-    trial: Trial,
-    values: Mapping[str, Any],
-    *,
-    start: Any = None,
-    starts: int = 1,
-    seed: int = 0,
-) -> xr.Dataset:
-    r"""Return each subject's posterior mode of eta, its covariance, and the objective.
-
-    With f the predictions and v the residual variances at the mode, N levels,
-
-    .. math::
-        OBJ = \sum_j \left[\frac{(y_j - f_j)^2}{v_j} + \ln v_j\right] + \eta^T\Omega^{-1}\eta
-        + \ln|\Omega| + \ln|H|
-
-    which is NONMEM's FOCE INTERACTION objective (without N ln 2 pi), and its posterior covariance
-    (ETC) is the inverse of H. A count or a category contributes -2 ln P. Times to events are refused:
-    their likelihood depends on two predictions.
-
-    Parameters
-    ----------
-    model : Callable
-    trial : Trial
-    values : mapping of site to value
-        Every population value: ``CL_pop``, ``omega_CL``, ``corr``, ``sigma_additive``, ...
-    start : Float[Array, "subject parameter"], optional
-        Where the search for eta begins; 0 by default, as in NONMEM.
-    starts : int
-        How many searches there are for each subject; further ones begin at random effects drawn from
-        their distribution, and the highest mode is kept. A lag, or a duration, makes several modes.
-    seed : int
-        Of these draws.
-
-    Returns
-    -------
-    Dataset
-        eta (subject, parameter), covariance (subject, parameter, parameter2), objective (subject).
-
-    Raises
-    ------
-    ModelError
-        A population value is missing, the model has no random effects, or a subject cannot be predicted.
-    ValueError
-        `start` has another shape, `starts` is below 1, or the model observes events.
-    """
-    sites = describe(model, trial)
-    missing = [n for n in sites.named("population") if n not in values]
-    if missing:
-        raise ModelError(f"values lacks {', '.join(missing)}; give every population value")
-    if sites.named("individual", "latent") != ["eta"]:
-        raise ModelError(
-            "map_estimate needs popk.individual's random effects and no others; the model "
-            f"has {', '.join(sites.named('individual', 'latent')) or 'none'}"
-        )
-    plan = subject_layout(model, trial)
-    population = {n: jnp.asarray(values[n], dtype=float) for n in sites.named("population")}
-    begin = _beginnings(
-        model, trial, population, (trial.n_subjects, plan.size),
-        start=start, starts=starts, seed=seed,
-    )  # fmt: skip
-    modes = _modes(model, plan, trial.by_subject(), population, begin)
-    typical = {**population, "eta": jnp.zeros(sites.all["eta"].shape)}
-    if np.isnan(modes.joint).any() and (why := why_not(model, trial, typical)):
-        raise ModelError("\n".join(["there is no mode: amounts cannot be computed", *why]))
-    size, logdet = plan.size, np.linalg.slogdet(modes.curvature)[1]
-    levels = np.zeros(trial.n_subjects)
-    np.add.at(
-        levels,
-        np.asarray(trial.observations.subject),
-        np.asarray(trial.observations.measured & ~of_kinds(trial, sites.outcomes), dtype=float),
-    )
-    objective = -2 * np.asarray(modes.joint) - (levels + size) * np.log(2 * np.pi) + logdet
-    return xr.Dataset(
-        {
-            "eta": (("subject", "parameter"), np.asarray(modes.position)),
-            "covariance": (("subject", "parameter", "parameter2"), np.linalg.inv(modes.curvature)),
-            "objective": ("subject", objective),
-        },
-        coords={
-            "subject": list(trial.ids),
-            "parameter": list(sites.parameters),
-            "parameter2": list(sites.parameters),
-        },
-    )
-
-
-@partial(jax.jit, static_argnames=("model", "plan"))
-def _modes(model, plan, stacked, population, starts):
-    def best(arrays, starts):
-        found = jax.vmap(lambda u: find_mode(model, plan, arrays, population, u))(starts)
-        highest = jnp.argmax(jnp.where(jnp.isnan(found.joint), -jnp.inf, found.joint))
-        return jax.tree.map(lambda x: x[highest], found)
-
-    return jax.vmap(best)(stacked, starts)
-
-
-def _beginnings(
-    model: Model, trial: Trial, population: Mapping[str, Any], shape: tuple[int, int],
-    *, start: Any, starts: int, seed: int,
-) -> Float[Array, "s m k"]:  # fmt: skip
-    """Return where the searches of each subject begin."""
-    first = jnp.zeros(shape) if start is None else jnp.asarray(start, dtype=float)
-    if first.shape != shape or starts < 1:
-        raise ValueError(
-            f"start has shape {first.shape} and starts is {starts}; they must be {shape} "
-            f"(subject, parameter) and at least 1"
-        )
-    drawn = [_effects(model, trial.arrays(), population, seed + i) for i in range(1, starts)]
-    return jnp.stack([first, *drawn], 1)
-
-
-def _effects(
-    model: Model, arrays: Trial, population: Mapping[str, Any], seed: int
-) -> Float[Array, "s k"]:
-    """Return random effects of each subject, drawn from their distribution."""
-    given = handlers.substitute(handlers.seed(model, seed), data=dict(population))
-    eta = handlers.trace(given).get_trace(arrays)["eta"]["value"]
-    return eta.reshape(len(eta), -1)

@@ -133,7 +133,7 @@ def _objective(model, plans, supports, stacked, position, mask):
         values = _values(plan, supports, position, mask)
         mode = find_mode(model, individual, one, values, jnp.zeros(individual.size)).position
         look = partial(curved, model, individual, one)
-        return _total(lambda at, u: look(_values(plan, supports, at, mask), u), position, mode)
+        return total(lambda at, u: look(_values(plan, supports, at, mask), u), position, mode)
 
     values, slopes = jax.vmap(own)(stacked)
     return values.sum(), slopes.sum(0)
@@ -167,7 +167,7 @@ def _supports(
     return supports, found
 
 
-def _total(
+def total(
     look: Callable[..., Any], position: Vector, mode: Float[Array, " k"]
 ) -> tuple[Float[Array, ""], Vector]:
     """Return one subject's objective and its gradient, the mode following the position."""

@@ -16,7 +16,13 @@ from popk.diagnostics.kinds import are_levels, endpoints_of
 from popk.diagnostics.survival import follow_up, kaplan_meier
 from popk.diagnostics.vpc import vpc
 from popk.inference.compilation import keep_compiled
-from popk.inference.convergence import MAX_RHAT, MIN_ESS, Convergence, convergence
+from popk.inference.convergence import (
+    MAX_PARETO_K,
+    MAX_RHAT,
+    MIN_ESS,
+    Convergence,
+    convergence,
+)
 from popk.model.outcomes import of_kinds
 from popk.model.sites import Model, ModelError, describe
 from popk.plots.picture import number
@@ -126,19 +132,28 @@ def _verdict(
     stats = posterior["sample_stats"].dataset
     chains, draws = stats.sizes["chain"], stats.sizes["draw"]
     strange = text.differences(posterior, model, trial)
-    facts = [
+    facts = [("Method", str(posterior.attrs.get("method", "nuts")), "")]
+    facts += _of_weights(found) if found.pareto_k is not None else [
         ("Worst R-hat", f"{found.rhat:.3f}", f"at most {MAX_RHAT}"),
         ("Lowest bulk ESS", number(found.ess_bulk), f"at least {MIN_ESS}"),
         ("Lowest tail ESS", number(found.ess_tail), f"at least {MIN_ESS}"),
         ("Divergent transitions", f"{found.divergences:,} of {chains * draws:,}", "none"),
-        ("Chains × draws", f"{chains} × {draws:,}", ""),
-    ]
+    ]  # fmt: skip
+    facts.append(("Chains × draws", f"{chains} × {draws:,}", ""))
     return {
         "converged": found.converged,
+        "weighted": found.pareto_k is not None,
         "strange": strange,
         "problems": [_sentence(problem) for problem in [*found.problems(), *strange]],
         "facts": facts,
     }
+
+
+def _of_weights(found: Convergence) -> list[tuple[str, str, str]]:
+    return [
+        ("Pareto k of the weights", f"{found.pareto_k:.2f}", f"at most {MAX_PARETO_K}"),
+        ("Effective sample size", number(found.ess_bulk), f"at least {MIN_ESS}"),
+    ]
 
 
 def _sentence(problem: str) -> str:

@@ -225,7 +225,7 @@ def parameters(posterior: xr.DataTree, trial: Trial) -> dict[str, Any]:
     groups: dict[str, list[list[str]]] = {}
     for name, *numbers, rhat, bulk, tail in table.itertuples(name=None):
         cells = [name, beside.get(name) or _meaning(name, trial, posterior), *map(number, numbers)]
-        cells += [f"{rhat:.3f}", number(bulk), number(tail)]
+        cells += [f"{rhat:.3f}" if rhat == rhat else "", number(bulk), number(tail)]
         groups.setdefault(HEADINGS[kind(name)], []).append(cells)
     dataset = posterior["posterior"].dataset
     names = [str(n) for n in np.atleast_1d(dataset.attrs.get("fixed", [])) if str(n) in dataset]
@@ -255,7 +255,8 @@ def origin(
     function: Model, posterior: xr.DataTree, trial: Trial, page: str, *, seed: int, draws: int
 ) -> dict[str, Any]:
     """Return how to make the fit and the page again: facts, settings, versions and commands."""
-    attrs = {str(k): v for k, v in posterior.attrs.items() if k != "model_source"}
+    long = ("model_source", "mode", "standard_errors")  # shown elsewhere, or by popk.estimates
+    attrs = {str(k): v for k, v in posterior.attrs.items() if k not in long}
     settings, versions = (json.loads(attrs.pop(k, "{}")) for k in ("settings", "versions"))
     if "wall_time_s" in attrs:
         attrs["wall_time"] = f"{number(float(attrs.pop('wall_time_s')))} s"
@@ -289,6 +290,8 @@ def _commands(
     """Return the commands that make the fit again, in the shell and in Python."""
     attrs, name = posterior.attrs, str(posterior.attrs.get("model", "model"))
     used, given, start = dict(settings), settings.get("centering", []), attrs.get("seed", 1)
+    if (method := attrs.get("method", "nuts")) != "nuts":
+        used = {"method": str(method), **used}
     alike = len(set(given)) < 2
     if given:
         of = [str(parameter) for parameter in posterior["posterior"].dataset["parameter"].values]

@@ -132,6 +132,21 @@ class Residual(dist.Distribution):
         z = (self.error.transform.forward(y, self._shape) - center) / spread
         return jnp.where(nothing, 0.0, z)
 
+    def parts(self) -> tuple[Level, Level, Level]:
+        r"""Return g(y) - g(f), s(f) and a constant c of each level with normal errors.
+
+        Its log-likelihood is :math:`-(g(y) - g(f))^2 / (2 s^2) - \ln s + c`; the three are 0, 1 and 0
+        where it does not count.
+        """
+        counts, y = self._counts(), jnp.where(self._counts(), self.observations.value, 1.0)
+        center, spread = self._center_spread(self._safe_ipred())
+        g = self.error.transform
+        error = g.forward(y, self._shape) - center
+        constant = g.log_slope(y, self._shape) - 0.5 * jnp.log(2 * jnp.pi)
+        each = (error, 0.0), (spread, 1.0), (constant, 0.0)
+        error, spread, constant = (jnp.where(counts, x, blank) for x, blank in each)
+        return error, spread, constant
+
     def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Float[Array, "..."]:
         """Return levels as they would be measured without a limit of quantification."""
         return self.at(self._noise(key, sample_shape + self.batch_shape))

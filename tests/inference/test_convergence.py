@@ -157,3 +157,31 @@ def test_a_posterior_without_population_parameters_is_refused():
 
 def test_a_warning_of_convergence_can_be_told_from_others():
     assert issubclass(popk.ConvergenceWarning, UserWarning)
+
+
+def weighted(pareto_k, ess):
+    tree = posterior()
+    tree.attrs = {"pareto_k": pareto_k, "importance_ess": ess}
+    return popk.convergence(tree)
+
+
+def test_weighted_draws_are_judged_by_pareto_k_and_by_the_weights_alone():
+    verdict = weighted(0.35, 900.0)
+    assert verdict.converged
+    assert (verdict.ess_bulk, verdict.ess_tail, verdict.pareto_k) == (900.0, 900.0, 0.35)
+    assert np.isnan(verdict.rhat)
+    assert weighted(0.71, 900.0).problems() == [
+        "Pareto k of the weights is 0.71 (at most 0.7): the posterior is unlike its Laplace "
+        "approximation, and a few draws carry most of the weight; take method='nuts'"
+    ]
+    assert not weighted(np.nan, 900.0).converged
+    assert weighted(0.2, 60.0).problems() == [
+        "the effective sample size of the weights is 60 (at least 400): raise population_draws= and "
+        "individual_draws=, or take method='nuts'"
+    ]
+
+
+def test_draws_of_an_engine_that_knows_no_divergences_have_none():
+    tree = posterior()
+    tree["sample_stats"] = xr.Dataset({"lp": (("chain", "draw"), np.zeros((CHAINS, DRAWS)))})
+    assert popk.convergence(tree).divergences == 0

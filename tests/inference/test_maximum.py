@@ -35,6 +35,7 @@ def test_objective_and_estimates_are_those_of_nonmem(found, end):
     # NONMEM's FOCEI of these records, to the digits that it prints: 586.276056, with standard
     # errors of 0.0002, 0.027 and 0.084.
     assert end.objective == pytest.approx(586.2760563, abs=2e-5)
+    assert end.objective <= 586.27605629 + 1e-5  # never worse than NONMEM's own
     assert end.promised < 1e-4
     values = found.values(end.position, np.ones_like(found.begin))
     expected = {
@@ -121,6 +122,7 @@ def test_theophylline_with_a_full_covariance_is_nonmem_s(trial_of_320_mg):
     end = maximize(found, found.begin, mask)
     # NONMEM 7.4 FOCEI, 92.8308690: V 32.447, KA 1.49072, CL = 0.0872901 V.
     assert end.objective == pytest.approx(92.8308690, abs=1e-4)
+    assert end.objective <= 92.83086905 + 1e-5  # never worse than NONMEM's own
     values = found.values(end.position, mask)
     typical = [float(values[n]) for n in ("CL_pop", "V_pop", "KA_pop")]
     assert typical == pytest.approx([2.83230, 32.4470, 1.49072], rel=1e-3)

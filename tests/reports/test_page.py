@@ -86,7 +86,34 @@ def reader(source) -> Reader:
     return Reader(source)
 
 
+@pytest.fixture(scope="module")
+def weighted(theophylline_posterior):
+    """A posterior as importance sampling gives it: weights in the place of chains."""
+    tree = theophylline_posterior.copy()
+    draws = tree["posterior"].sizes
+    shape = draws["chain"], draws["draw"]
+    tree["sample_stats"] = xr.Dataset({"weight": (("chain", "draw"), np.ones(shape))})
+    settings = '{"draws": 200, "population_draws": 2000, "individual_draws": 8}'
+    tree.attrs |= {
+        "method": "laplace", "settings": settings, "pareto_k": 0.34, "importance_ess": 900.0,
+    }  # fmt: skip
+    return tree
+
+
 # The page
+
+
+def test_weighted_draws_are_judged_by_their_weights(
+    weighted, theophylline_model, theophylline, tmp_path
+):
+    path = popk.report(theophylline_model, weighted, theophylline, tmp_path / "p.html", draws=32)
+    said = " ".join(Reader(path.read_text(encoding="utf-8")).words)
+    for words in ("The weights can be trusted", "Pareto k of the weights", "0.34", "laplace"):
+        assert words in said
+    for words in ("Worst R-hat", "The chains converged", "one color a chain", "nan"):
+        assert words not in said
+    assert "method='laplace', draws=200, population_draws=2000, individual_draws=8" in said
+    assert "--method laplace --draws 200 --population-draws 2000" in said
 
 
 def test_the_page_is_one_file_and_complete(path, reader):

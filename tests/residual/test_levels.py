@@ -54,6 +54,15 @@ def test_a_level_has_the_density_of_its_error_model(name):
 
 
 @every_model
+def test_the_parts_of_a_normal_level_make_its_density(name):
+    found = residual(name, PREDICTED, value=LEVELS, measured=[True, True, True, False])
+    error, spread, constant = found.parts()
+    total = -0.5 * (error / spread) ** 2 - jnp.log(spread) + constant
+    np.testing.assert_allclose(total, found.log_prob(jnp.asarray(LEVELS)), rtol=1e-12)
+    assert (error[3], spread[3], constant[3]) == (0, 1, 0)  # what does not count
+
+
+@every_model
 def test_a_level_below_the_limit_has_the_probability_of_being_below_it(name):
     expected = MODELS[name][2](PREDICTED).logcdf(0.8)
     found = residual(name, PREDICTED, below=True, limit=0.8).log_prob(jnp.ones(4))
