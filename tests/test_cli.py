@@ -89,7 +89,7 @@ def test_the_module_runs_as_the_command_does():
     assert "Example: popk check" in ran.stdout
 
 
-@pytest.mark.parametrize("command", ["check", "fit", "report", "predict", "twin", "doctor"])
+@pytest.mark.parametrize("command", ["check", "fit", "report", "compare", "predict", "twin", "doctor"])
 def test_every_command_has_an_example(capsys, monkeypatch, command):
     code, out, _ = shell(capsys, monkeypatch, command, "--help")
     assert code == 0
