@@ -21,8 +21,8 @@ from popk.model.sites import Model, ModelError, Sites, describe
 from popk.simulation import posterior_values
 from popk.trial import Trial
 
-#: Above it a posterior is said to be sensitive: in a normal posterior a shift of the mean by about
-#: 0.3 standard deviations when the power is doubled or halved (Kallioinen et al. 2024).
+#: Above it a posterior is said to be sensitive [1]: of a normal one the mean then moves by more than
+#: about a quarter of a standard deviation where the power is doubled or halved.
 THRESHOLD = 0.05
 
 CONFLICT, STRONG, FINE = "prior-data conflict", "strong prior / weak likelihood", "-"

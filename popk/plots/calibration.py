@@ -56,7 +56,7 @@ def calibration(calibrated: xr.Dataset, probability: float = 0.95) -> Figure:
             continue
         _difference(ax, fitted.sel(parameter=names[i]).values, expected, probability)
         p = float(calibrated["p_value"].sel(parameter=names[i]))
-        ax.set_title(f"{names[i]}   p = {_shown(p)}", fontsize=SMALL, color=INK, loc="left", pad=3)
+        ax.set_title(f"{names[i]}   p {_shown(p)}", fontsize=SMALL, color=INK, loc="left", pad=3)
         ax.tick_params(labelbottom=i + columns >= len(names))
     axes[0, 0].set_xlim(0, 1)
     picture.supxlabel("Normalized rank", fontsize=NORMAL, color=INK)
@@ -67,7 +67,7 @@ def calibration(calibrated: xr.Dataset, probability: float = 0.95) -> Figure:
 
 
 def _shown(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}" if p < 0.1 else f"= {p:.2f}"
 
 
 def _difference(ax: Axes, ranks: np.ndarray, expected: Band, probability: float) -> None:
