@@ -226,17 +226,14 @@ def compare(
     from popk.runs import open_run
 
     keep_compiled()
-    names = [path.name for path in runs]
-    if len(set(names)) < len(names):
-        names = [str(path) for path in runs]
-    opened = {name: open_run(path) for name, path in zip(names, runs, strict=True)}
+    opened = {str(path): open_run(path) for path in runs}
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", UserWarning)
         table = compared(opened, refit=refit, draws=draws, seed=seed)
     typer.echo(_rounded(table).to_string())
     for message in dict.fromkeys(str(one.message) for one in said):
         typer.echo(message, err=True)
-    if not table["converged"].all():
+    if not all(table["converged"]):
         raise typer.Exit(NOT_CONVERGED)
 
 

@@ -192,7 +192,8 @@ def _likelihoods(
     population = {n: x[place] for n, x in population.items()}
     keys = jax.random.split(jax.random.key(seed), len(place))
     plan, classes = subject_layout(model, trial), len(sites.classes)
-    found = _marginal(model, plan, trial.by_subject(), population, keys, classes, count)
+    stacked = trial.by_subject()
+    found = _marginal(model, plan, stacked, population, keys, classes=classes, count=count)
     found = np.asarray(found)[:size]
     for who in needed:
         lost = ~np.isfinite(found[:, trial.ids.index(who)])
@@ -204,12 +205,12 @@ def _likelihoods(
 
 
 @partial(jax.jit, static_argnames=("model", "plan", "classes", "count"))
-def _marginal(model, plan, stacked, population, keys, classes, count):
+def _marginal(model, plan, stacked, population, keys, *, classes, count):
     def at(x):
         values, key = jax.tree.map(lambda one: one[None], x)
 
         def own(arrays):
-            return weighted(model, plan, arrays, values, key, classes, count)[1][0]
+            return weighted(model, plan, arrays, values, key, classes, count=count)[1][0]
 
         return log_marginal(jax.vmap(own)(stacked), plan.size)
 

@@ -21,7 +21,7 @@ _FREEDOM = 5
 
 
 @partial(jax.jit, static_argnames=("model", "plan", "classes", "count"))
-def weighted(model, plan, arrays, population, keys, classes=0, count=PER_POPULATION_DRAW):
+def weighted(model, plan, arrays, population, keys, classes=0, *, count=PER_POPULATION_DRAW):
     """Return draws of one subject's random effects for each population draw, and their log weights.
 
     Parameters

@@ -35,6 +35,18 @@ def shifted(trial):
     popk.observe(trial, level, popk.additive_error(popk.fixed(NOISE)))
 
 
+def two_kinds(trial):
+    """People around one of two means, 3 apart."""
+    mu = numpyro.sample("mu", dist.Normal(10.0, 5.0))
+    mix = popk.mixture(trial, {"low": 0.3, "high": 0.7})
+    of = popk.individual(
+        trial, classes=mix, omega=popk.fixed(1.0), correlated=False, transform="normal",
+        OWN={"low": mu, "high": mu + 3.0},
+    )  # fmt: skip
+    low, high = (p.OWN + 0 * trial.time for p in (of.low, of.high))
+    popk.observe(trial, mix(low=low, high=high), popk.additive_error(popk.fixed(0.7)))
+
+
 def people_trial(levels):
     """Return the trial of some people's levels, a sequence each."""
     rows = [f"{i} {t} 0 {y}" for i, own in enumerate(levels, 1) for t, y in enumerate(own)]

@@ -15,9 +15,16 @@ import popk
 from popk.diagnostics.subjects_left_out import _likelihoods, fingerprint
 from popk.inference.fit import METHODS, Method
 from popk.inference.importance import log_marginal, weighted
-from popk.inference.laplace import subject_layout
+from popk.inference.laplace import individual_layout, subject_layout
 from popk.model.sites import describe
-from tests.diagnostics.people import drawn_levels, left_out, marginal, people, people_trial
+from tests.diagnostics.people import (
+    drawn_levels,
+    left_out,
+    marginal,
+    people,
+    people_trial,
+    two_kinds,
+)  # fmt: skip
 
 LEVELS = [*drawn_levels(9), np.array([13.4, 13.0, 13.7])]  # the last is unlike the others
 TRIAL, DRAWS = people_trial(LEVELS), 4000
@@ -85,6 +92,16 @@ def test_a_subject_unlike_the_others_is_fitted_without_and_then_exact(posterior,
     assert found.elpd_i.attrs["refitted"] == ["10"]
     assert found.se == pytest.approx(np.sqrt(10 * found.elpd_i.values.var()))
     assert not found.warning
+
+
+def test_the_classes_of_a_mixture_are_summed_out():
+    one, mu = people_trial([LEVELS[2]]), np.array([5.0, 7.0, 8.0, 9.5])
+    arrays, keys = one.padded(), jax.random.split(jax.random.key(0), 4)
+    plan = individual_layout(two_kinds, arrays)
+    weights = weighted(two_kinds, plan, arrays, {"mu": jnp.asarray(mu)}, keys, 2, count=1000)[1]
+    low, high = marginal(LEVELS[2], mu), marginal(LEVELS[2], mu + 3.0)
+    exact = np.logaddexp(np.log(0.3) + low, np.log(0.7) + high)
+    assert np.asarray(log_marginal(weights, plan.size)) == pytest.approx(exact, abs=0.03)
 
 
 # --- comparison ---
@@ -204,7 +221,7 @@ def test_theophylline_is_predicted_as_fits_without_each_subject_do(
                 n: jnp.asarray(group[n].values.reshape(-1, *group[n].shape[2:])) for n in names
             }
             keys = jax.random.split(jax.random.key(3), 4000)
-            weights = weighted(theophylline_model, plan, person.arrays(), values, keys, 0, 64)[1]
+            weights = weighted(theophylline_model, plan, person.arrays(), values, keys, count=64)[1]
             each = np.asarray(log_marginal(weights, plan.size))
             exact = np.logaddexp.reduce(each) - np.log(len(each))
             print(i, float(found.elpd_i.sel(subject=i)), exact)
