@@ -77,7 +77,7 @@ def loso(
         How many draws of a subject's random effects there are for each of them; even.
     refit : bool
         Whether the model is fitted again without each subject whose Pareto k is too high for weights
-        (above 0.7, or 1 - 1 / log10(draws) where that is less).
+        (above 0.7, or 1 - 1 / log10(draws) where that is less). Draws of both fits then tell.
     options : mapping, optional
         What `popk.fit` is told in these fits, ``{"warmup": 500}``; the method is the posterior's.
     seed : int
@@ -130,7 +130,8 @@ def loso(
         for i in names:
             again = fit(model, trial.without(i), seed=seed, progress=False, **told)
             # Of all subjects, though one is asked for: that program is compiled already.
-            alone[i] = float(_log_mean(likelihoods(again, [i]))[trial.ids.index(i)])
+            place = trial.ids.index(i)
+            alone[i] = bridged(likelihoods(again, [i])[:, place], found[:, place])
         _replace(elpd, alone, found)
     elif names:
         _warn(
@@ -238,6 +239,38 @@ def _replace(elpd: Any, alone: Mapping[str, float], found: np.ndarray) -> None:
     elpd.elpd, elpd.se = float(each.sum()), float(np.sqrt(len(each) * each.var()))
     elpd.p = float(_log_mean(found).sum() - elpd.elpd)
     elpd.warning = bool((elpd.pareto_k.values > elpd.good_k).any())
+
+
+def bridged(without: np.ndarray, together: np.ndarray) -> float:
+    r"""Return the logarithm of :math:`E[p(y_i \mid \theta)]` over the posterior without subject i.
+
+    Its plain mean hangs on the few draws that explain an unusual subject. Those of the posterior with
+    that subject do: the bridge between the two is the r that solves
+
+    .. math:: r = \frac{E_{-i}[\,p / (n p + n_{-i} r)\,]}{E[\,1 / (n p + n_{-i} r)\,]}, \qquad
+        p = p(y_i \mid \theta)
+
+    with n and :math:`n_{-i}` draws of either, Meng and Wong's optimal one.
+
+    Parameters
+    ----------
+    without, together : Float[ndarray, "draw"]
+        The subject's log marginal likelihood at draws of the posterior without it, and with it.
+
+    References
+    ----------
+    .. [1] Gronau QF, Sarafoglou A, Matzke D, Ly A, Boehm U, Marsman M, Leslie DS, Forster JJ,
+       Wagenmakers EJ, Steingroever H (2017). A tutorial on bridge sampling. J Math Psychol 81:80-97.
+       doi:10.1016/j.jmp.2017.09.005
+    """
+    log_n = np.log([len(together), len(without)])
+    r = float(np.median(without))
+    for _ in range(1000):
+        below = [np.logaddexp(log_n[0] + p, log_n[1] + r) for p in (without, together)]
+        before, r = r, float(_log_mean(without - below[0]) - _log_mean(-below[1]))
+        if abs(r - before) < 1e-8:
+            break
+    return r
 
 
 def _log_mean(found: np.ndarray) -> Any:
