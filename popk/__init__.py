@@ -11,11 +11,15 @@ if "JAX_ENABLE_X64" not in os.environ:  # the one import-time effect: single pre
 
 if TYPE_CHECKING:
     from popk import covariates, plots, systems, testing
+    from popk.diagnostics.calibration import calibrate
+    from popk.diagnostics.comparison import compare
     from popk.diagnostics.estimates import estimates
     from popk.diagnostics.influence import covariate_effects
     from popk.diagnostics.learning import prior_shift
     from popk.diagnostics.selection import selection
+    from popk.diagnostics.sensitivity import prior_sensitivity
     from popk.diagnostics.stepwise import scm
+    from popk.diagnostics.subjects_left_out import LeftOutWarning, loso
     from popk.diagnostics.summary import summary
     from popk.diagnostics.survival import follow_up, kaplan_meier
     from popk.diagnostics.vpc import vpc
@@ -65,6 +69,7 @@ if TYPE_CHECKING:
     )
     from popk.runs import Run, RunError, open_run, save_run
     from popk.simulation import predict, predict_at, prior_draws
+    from popk.testing.gradients import check_gradient
     from popk.trial import Trial, read_nonmem, replace_blq
     from popk.twins import Twin
     from popk.units import UnitError
@@ -75,6 +80,7 @@ _ROOMS = {
     "Convergence": "inference.convergence",
     "ConvergenceWarning": "inference.convergence",
     "DataError": "records.table",
+    "LeftOutWarning": "diagnostics.subjects_left_out",
     "ModelError": "model.sites",
     "Run": "runs",
     "RunError": "runs",
@@ -86,8 +92,11 @@ _ROOMS = {
     "binary": "endpoints",
     "box_cox": "variability",
     "box_cox_error": "residual",
+    "calibrate": "diagnostics.calibration",
     "candidate_effects": "model.selection",
+    "check_gradient": "testing.gradients",
     "combined_error": "residual",
+    "compare": "diagnostics.comparison",
     "concentration": "model.structures",
     "constant_hazard": "endpoints",
     "convergence": "inference.convergence",
@@ -109,6 +118,7 @@ _ROOMS = {
     "lognormal": "priors",
     "lognormal_error": "residual",
     "map_estimate": "inference.modes",
+    "loso": "diagnostics.subjects_left_out",
     "mixture": "model.mixtures",
     "negative_binomial": "endpoints",
     "objective": "inference.objective",
@@ -124,6 +134,7 @@ _ROOMS = {
     "prior": "priors",
     "prior_draws": "simulation",
     "prior_from": "priors",
+    "prior_sensitivity": "diagnostics.sensitivity",
     "prior_shift": "diagnostics.learning",
     "proportional_error": "residual",
     "read_nonmem": "trial",
@@ -147,19 +158,20 @@ _ROOMS = {
 }
 
 __all__ = [
-    "Convergence", "ConvergenceWarning", "DataError", "ModelError", "Run", "RunError", "Trial",
-    "Twin", "UnitError", "additive_error", "autocorrelated_error", "binary", "box_cox",
-    "box_cox_error", "candidate_effects", "combined_error", "concentration", "constant_hazard",
-    "convergence", "covariate_effects", "covariate_model", "covariates", "estimates", "explain",
-    "fit", "fixed", "follow_up", "gompertz_hazard", "horseshoe", "individual",
-    "inverse_gaussian", "kaplan_meier", "linear", "log_logistic_hazard", "logit_between",
-    "lognormal", "lognormal_error", "map_estimate", "mixture", "negative_binomial", "objective",
+    "Convergence", "ConvergenceWarning", "DataError", "LeftOutWarning", "ModelError", "Run",
+    "RunError", "Trial", "Twin", "UnitError", "additive_error", "autocorrelated_error",
+    "binary", "box_cox", "box_cox_error", "calibrate", "candidate_effects", "check_gradient",
+    "combined_error", "compare", "concentration", "constant_hazard", "convergence",
+    "covariate_effects", "covariate_model", "covariates", "estimates", "explain", "fit",
+    "fixed", "follow_up", "gompertz_hazard", "horseshoe", "individual", "inverse_gaussian",
+    "kaplan_meier", "linear", "log_logistic_hazard", "logit_between", "lognormal",
+    "lognormal_error", "loso", "map_estimate", "mixture", "negative_binomial", "objective",
     "observe", "ode", "one_compartment", "open_run", "ordered_categories", "plots", "poisson",
-    "power_error", "predict", "predict_at", "prior", "prior_draws", "prior_from", "prior_shift",
-    "proportional_error", "read_nonmem", "replace_blq", "report", "route", "save_run", "scm",
-    "selection", "summary", "systems", "testing", "three_compartment", "time_to_event",
-    "transit", "two_compartment", "vpc", "weibull", "weibull_hazard", "yeo_johnson_error",
-    "zero_inflated", "zero_order",
+    "power_error", "predict", "predict_at", "prior", "prior_draws", "prior_from",
+    "prior_sensitivity", "prior_shift", "proportional_error", "read_nonmem", "replace_blq",
+    "report", "route", "save_run", "scm", "selection", "summary", "systems", "testing",
+    "three_compartment", "time_to_event", "transit", "two_compartment", "vpc", "weibull",
+    "weibull_hazard", "yeo_johnson_error", "zero_inflated", "zero_order",
 ]  # fmt: skip
 
 

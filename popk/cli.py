@@ -1,4 +1,4 @@
-"""Who asks from the shell: ``popk check|fit|report|predict|twin|doctor``.
+"""Who asks from the shell: ``popk check|fit|report|compare|predict|twin|doctor``.
 
 Exit codes: 0 done, 2 an input that cannot be used (one clear sentence), 3 a fit that did not converge.
 """
@@ -230,6 +230,36 @@ def report(
     path = out or run / "report.html"
     _report(opened.model, opened.posterior, opened.trial, path)
     typer.echo(path)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders of the same levels.")],
+    *,
+    refit: Annotated[
+        bool, typer.Option(help="Fit again without each subject whose Pareto k is too high.")
+    ] = False,
+    draws: Annotated[int, typer.Option(help="Posterior draws to use.", min=100)] = 2000,
+    seed: Annotated[int, typer.Option()] = 1,
+) -> None:
+    """Compare the models of runs by how well they predict subjects left out, the best first.
+
+    Example: popk compare runs/one runs/two
+    """
+    from popk.diagnostics.comparison import compare as compared
+    from popk.inference.compilation import keep_compiled
+    from popk.runs import open_run
+
+    keep_compiled()
+    opened = {str(path): open_run(path) for path in runs}
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", UserWarning)
+        table = compared(opened, refit=refit, draws=draws, seed=seed)
+    typer.echo(_rounded(table).to_string())
+    for message in dict.fromkeys(str(one.message) for one in said):
+        typer.echo(message, err=True)
+    if not all(table["converged"]):
+        raise typer.Exit(NOT_CONVERGED)
 
 
 @app.command()

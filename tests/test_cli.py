@@ -1,5 +1,6 @@
 """The shell: what it prints, and that bad input is one sentence and exit code 2."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -105,6 +106,18 @@ def test_predict_prints_a_row_for_every_level(capsys, monkeypatch, run, tmp_path
     assert (table["PRED_lower"] <= table["PRED_upper"]).all()
 
 
+def test_compare_prints_the_table_and_exits_3_where_a_run_did_not_converge(
+    capsys, monkeypatch, run, tmp_path
+):
+    again = shutil.copytree(run, tmp_path / "again")
+    code, out, err = shell(capsys, monkeypatch, "compare", run, str(again), "--draws", "112")
+    assert code == 3
+    assert "did not converge" in err
+    head, *rows = out.splitlines()
+    assert {"elpd_diff", "dse", "weight", "converged"} <= set(head.split())
+    assert {row.split()[0] for row in rows} == {run, str(again)}
+
+
 def test_twin_prints_parameters_and_a_forecast(capsys, monkeypatch, run):
     arguments = ("twin", run, DATA, "--id", "3", "--times", "0:24:12")
     code, out, _ = shell(capsys, monkeypatch, *arguments)
@@ -128,7 +141,9 @@ def test_the_module_runs_as_the_command_does():
     assert "Example: popk check" in ran.stdout
 
 
-@pytest.mark.parametrize("command", ["check", "fit", "report", "predict", "twin", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["check", "fit", "report", "compare", "predict", "twin", "doctor"]
+)
 def test_every_command_has_an_example(capsys, monkeypatch, command):
     code, out, _ = shell(capsys, monkeypatch, command, "--help")
     assert code == 0
@@ -206,6 +221,8 @@ def test_a_bad_model_is_one_clear_error_and_exit_2(capsys, monkeypatch, tmp_path
         (["fit", "none.py", DATA, "--out", "x"], "there is no model file none.py"),
         (["fit", MODEL, DATA, "--out", "/dev/null/run"], "cannot be written"),
         (["fit", MODEL, DATA, "--out", "{run}"], "exists; choose another folder"),
+        (["compare", "{run}"], "there are 1 models"),
+        (["compare", "{run}", "nowhere"], "nowhere is no run folder"),
         (["report", "nowhere"], "nowhere is no run folder"),
         (["twin", "{run}", DATA, "--times", "0:24:2"], "a twin is of one patient"),
         (["twin", "{run}", DATA, "--id", "99", "--times", "1"], "has no ID 99"),

@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.figure import Figure
@@ -312,3 +313,30 @@ def test_a_kaplan_meier_plot_shows_both_curves_their_limits_and_who_is_at_risk(e
     ]  # fmt: skip
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("Time (day)", "Subjects without an event")
     assert texts_overlap(figure) == []
+
+
+def test_a_calibration_plot_shows_ranks_on_their_band_and_those_outside():
+    even, low = np.arange(60) * 20 // 60, np.arange(60) * 10 // 60
+    calibrated = xr.Dataset(
+        {
+            "rank": (("replicate", "parameter"), np.stack([even, low], 1).astype(float)),
+            "p_value": ("parameter", [0.9, 0.0001]),
+        },
+        coords={"parameter": ["CL_pop", "V_pop"]},
+        attrs={"ranks": 19},
+    )
+    figure = popk.plots.calibration(calibrated)
+    first, second = shown(figure)
+    assert (first.get_title("left"), second.get_title("left")) == (
+        "CL_pop   p = 0.90", "V_pop   p < 0.001"
+    )  # fmt: skip
+    # All of the low ranks lie at or below 9: half a share above a uniform distribution there.
+    place, difference = second.lines[1].get_data()
+    assert np.asarray(place)[10] == pytest.approx(0.5)
+    assert np.asarray(difference)[10] == pytest.approx(0.5)
+    assert np.abs(first.lines[1].get_ydata()).max() < 0.01
+    assert len(first.lines[2].get_xdata()) == 0
+    assert len(second.lines[2].get_xdata()) > 10
+    assert texts_overlap(figure) == []
+    with pytest.raises(ValueError, match="probability is 95"):
+        popk.plots.calibration(calibrated, probability=95)

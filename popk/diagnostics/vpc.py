@@ -194,7 +194,10 @@ def _levels(simulated: xr.DataTree, trial: Trial, measured: np.ndarray) -> _Leve
             f"the model has no finite prediction of {failed:.3g}% of the levels in some "
             f"draw; look at these with popk.predict, and tighten vague priors"
         )
-    low, high = _limits(trial, "LLOQ", -np.inf)[measured], _limits(trial, "ULOQ", np.inf)[measured]
+    low, high = (
+        limits_of(trial, "LLOQ", -np.inf)[measured],
+        limits_of(trial, "ULOQ", np.inf)[measured],
+    )
     return _Levels(
         time=group["TIME"].values[measured],
         observed=observed,
@@ -215,7 +218,7 @@ def _refuse_intervals(trial: Trial) -> None:
         )
 
 
-def _limits(trial: Trial, column: str, none: float) -> np.ndarray:
+def limits_of(trial: Trial, column: str, none: float) -> np.ndarray:
     """Return each observation's limit of quantification; `none` where there is no limit.
 
     A record without a limit of its own has the trial's most common one: where only levels below the

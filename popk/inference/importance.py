@@ -6,6 +6,7 @@ References
    J Mach Learn Res 25(72):1-58.
 """
 
+import math
 from functools import partial
 from typing import Any
 
@@ -19,8 +20,8 @@ PER_POPULATION_DRAW = 8  # individual draws for each population draw
 _FREEDOM = 5
 
 
-@partial(jax.jit, static_argnames=("model", "plan", "classes"))
-def weighted(model, plan, arrays, population, keys, classes=0):
+@partial(jax.jit, static_argnames=("model", "plan", "classes", "count"))
+def weighted(model, plan, arrays, population, keys, classes=0, *, count=PER_POPULATION_DRAW):
     """Return draws of one subject's random effects for each population draw, and their log weights.
 
     Parameters
@@ -34,12 +35,15 @@ def weighted(model, plan, arrays, population, keys, classes=0):
     classes : int
         How many classes the subject may be of by the model's mixture; each has proposals of its own,
         since what is likely in one need not be in another.
+    count : int
+        How many draws there are for each population draw and class; even.
 
     Returns
     -------
     vectors : Float[Array, "p c d k"]
         d draws for each population draw and class.
     log_weights : Float[Array, "p c d"]
+        Up to the constant of the proposal, which `log_marginal` knows.
     """
 
     def joint(values, vector):
@@ -50,7 +54,7 @@ def weighted(model, plan, arrays, population, keys, classes=0):
         begin = middle(model, plan, arrays, values)
         mode = find_mode(model, plan, arrays, values, begin, tolerance=1e-3, max_steps=30)
         lower = jnp.linalg.cholesky(mode.curvature)
-        z, proposal = heavy_tailed(key, PER_POPULATION_DRAW, plan.size)
+        z, proposal = heavy_tailed(key, count, plan.size)
         vectors = mode.position + jax.scipy.linalg.solve_triangular(lower.T, z.T, lower=False).T
         proposal = proposal + jnp.log(jnp.diagonal(lower)).sum()
         weights = jax.vmap(partial(joint, values))(vectors) - proposal
@@ -76,6 +80,26 @@ def heavy_tailed(key, count, size):
     scale = jnp.sqrt(jax.random.chisquare(key_scale, _FREEDOM, (count // 2, 1)) / _FREEDOM)
     z = jnp.concatenate([normal / scale, -normal / scale])
     return z, -(_FREEDOM + size) / 2 * jnp.log1p((z**2).sum(-1) / _FREEDOM)
+
+
+def log_marginal(log_weights, size):
+    r"""Return one subject's log marginal likelihood at each population draw, of `weighted`'s weights.
+
+    .. math:: p(y \mid \theta) = \sum_c \int p(y, u, c \mid \theta)\,du
+        \approx \sum_c \frac1d \sum_j \frac{p(y, u_j, c \mid \theta)}{q(u_j)}
+
+    with q the density of the t distribution that the d draws :math:`u_j` are of, by class c.
+
+    Parameters
+    ----------
+    log_weights : Float[Array, "*p c d"]
+    size : int
+        How many random effects a subject has.
+    """
+    constant = math.lgamma((_FREEDOM + size) / 2) - math.lgamma(_FREEDOM / 2)
+    constant -= size / 2 * math.log(_FREEDOM * math.pi)
+    total = jax.scipy.special.logsumexp(log_weights, axis=(-2, -1))
+    return total - math.log(log_weights.shape[-1]) - constant
 
 
 def smoothed(log_weights: np.ndarray) -> tuple[np.ndarray, float]:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
 from jax.core import Tracer
+from jax.scipy.special import logsumexp
 from jaxtyping import Float
 
 from popk.model.sites import ModelError, by_subject
@@ -47,6 +48,8 @@ class Mixture:
         considered: Any = numpyro.deterministic("class_considered", jnp.ones((1, len(names))))
         self.trial, self.names = trial, names
         self.log_weights = log_weights + jnp.log(considered)
+        # Levels tell how probable they are given the classes that there are: 0 in a fit.
+        numpyro.factor("class_weight", logsumexp(self.log_weights, axis=-1).sum())
         # Where levels are simulated each subject is of one class; where they are given, of none yet.
         self._drawn = None if trial.given else _drawn(trial, log_weights)
 

@@ -52,6 +52,7 @@ RESERVED = (
     "log_likelihood",
     "class_probability",
     "class_considered",
+    "class_weight",
     "subject_class",
     "class",
 )

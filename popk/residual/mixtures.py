@@ -82,7 +82,8 @@ class Mixed(dist.Distribution):
         before = jnp.pad(so_far[..., :-1], [(0, 0), (0, 0), (1, 0)])
         weights = self.log_weights.T[..., None]
         level = logsumexp(weights + so_far, axis=0) - logsumexp(weights + before, axis=0)
-        return level[o.subject, o.record]
+        # What fills the axis up stands at the place of a subject's first record, and says nothing.
+        return jnp.where(o.measured, level[o.subject, o.record], 0.0)
 
     def log_posterior(self, value: Level) -> Float[Array, "s k"]:
         """Return the log-probability of each class after these levels."""

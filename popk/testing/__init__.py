@@ -8,7 +8,7 @@ that does not often fails late and far from its cause: a gradient that is wrong 
 a mean over all subjects makes a patient's prediction depend on who else is in the file.
 """
 
-from popk.testing.computed import check_gradient, check_prior, check_values
+from popk.testing.computed import check_derivatives, check_prior, check_values
 from popk.testing.contract import check_model
 from popk.testing.declared import check_signature, check_sites
 from popk.testing.invariance import (
@@ -22,7 +22,7 @@ from popk.testing.problems import ContractError, Problem
 from popk.testing.subject import Subject, subject_of
 
 __all__ = [
-    "ContractError", "Problem", "Subject", "check_alone", "check_compilation", "check_gradient",
+    "ContractError", "Problem", "Subject", "check_alone", "check_compilation", "check_derivatives",
     "check_model", "check_order", "check_padding", "check_prior", "check_shift", "check_signature",
     "check_sites", "check_values", "subject_of",
 ]  # fmt: skip

@@ -1,6 +1,5 @@
 """Is what a model computes finite, and its gradient right?"""
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,17 +9,10 @@ import numpy as np
 from popk.model.failures import why_not
 from popk.model.sites import Model, ModelError, describe
 from popk.simulation import predict_at
+from popk.testing.gradients import SLOPE, nearest, scale
 from popk.testing.problems import Problem
 from popk.testing.subject import Evaluation, Subject, at, latents, row_of
 from popk.trial import Trial
-
-#: How far a derivative may be from a central difference, relative to the gradient's root mean square.
-#: An ODE's amounts carry noise of 1e-7, which the smallest step below makes 1e-4 at worst.
-SLOPE = 1e-4
-
-#: The steps of central differences. A right gradient agrees at one of them at least: long steps suffer
-#: from curvature, short ones from noise.
-STEPS = (3e-2, 3e-3, 3e-4)
 
 #: How far below 0 a level may be, relative to the greatest: what an ODE solver leaves of an empty amount.
 NEGLIGIBLE = 1e-6
@@ -83,15 +75,12 @@ def _no_gradient(subject: Subject, gradient: Any) -> str:
     )
 
 
-def check_gradient(subject: Subject) -> list[Problem]:
+def check_derivatives(subject: Subject) -> list[Problem]:
     r"""Return where the gradient of the log-density disagrees with central differences.
 
-    Along random unit directions d, :math:`g \cdot d` is compared with
-
-    .. math:: \frac{8 (f_1 - f_{-1}) - (f_2 - f_{-2})}{12 h}, \qquad f_k = f(x + k h d)
-
-    at each of `STEPS`; the nearest must be within `SLOPE` of :math:`\lVert g \rVert / \sqrt n`, what
-    :math:`g \cdot d` amounts to on average.
+    Along random unit directions d, :math:`g \cdot d` is compared with the nearest of the central
+    differences that `popk.check_gradient` takes; it must be within `SLOPE` of
+    :math:`\lVert g \rVert / \sqrt n`, what :math:`g \cdot d` amounts to on average.
 
     Parameters
     ----------
@@ -100,15 +89,11 @@ def check_gradient(subject: Subject) -> list[Problem]:
     gradient = np.asarray(at(subject, subject.vector)[1])
     if not np.isfinite(gradient).all():
         return [Problem("gradient", _no_gradient(subject, gradient))]
-    scale = np.linalg.norm(gradient) / math.sqrt(len(gradient))
     # Half of the directions turn population values alone, which individual ones would outnumber.
     for way in range(_DIRECTIONS):
         direction = _direction(subject, way)
-        slope = float(gradient @ direction)
-        off, near = min(
-            (abs(slope - d), d) for d in (_difference(subject, direction, h) for h in STEPS)
-        )
-        if not off <= SLOPE * scale:
+        slope, near = float(gradient @ direction), nearest(subject, gradient, direction)
+        if not abs(slope - near) <= SLOPE * scale(gradient):
             return [Problem("gradient", _says_slope(subject, gradient, slope, near))]
     return []
 
@@ -120,24 +105,14 @@ def _direction(subject: Subject, way: int) -> np.ndarray:
     return direction / np.linalg.norm(direction)
 
 
-def _difference(subject: Subject, direction: np.ndarray, h: float) -> float:
-    """Return the central difference of the log-density along a direction."""
-    f = {
-        k: float(at(subject, subject.vector + k * h * direction)[0].density) for k in (-2, -1, 1, 2)
-    }
-    return (8 * (f[1] - f[-1]) - (f[2] - f[-2])) / (12 * h)
-
-
 def _says_slope(subject: Subject, gradient: np.ndarray, slope: float, near: float) -> str:
     """Return a sentence that names the sites whose derivatives are wrong."""
     plan, wrong = subject.plan, []
-    scale = np.linalg.norm(gradient) / math.sqrt(len(gradient))
     places = plan.unflatten(jnp.arange(float(plan.size)))
     for name, place in places.items():
         i = int(np.ravel(place)[0])
-        unit = np.eye(plan.size)[i]
-        nearest = min(abs(gradient[i] - _difference(subject, unit, h)) for h in STEPS)
-        if not nearest <= SLOPE * scale:
+        off = abs(gradient[i] - nearest(subject, gradient, np.eye(plan.size)[i]))
+        if not off <= SLOPE * scale(gradient):
             wrong.append(name)
     return (
         f"the gradient disagrees with central differences: {slope:.6g} where {near:.6g} is right"

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from popk.model.sites import Model
-from popk.testing.computed import check_gradient, check_prior, check_values
+from popk.testing.computed import check_derivatives, check_prior, check_values
 from popk.testing.declared import check_signature, check_sites, unusable
 from popk.testing.invariance import (
     check_alone,
@@ -76,7 +76,7 @@ def _behavior(model: Model, trial: Trial, seed: int, depends_on_time: bool) -> l
     """Return what is wrong with what a model computes."""
     subject = subject_of(model, trial, seed)
     checks: list[Callable[[Subject], list[Problem]]] = [
-        check_prior, check_gradient, check_padding, check_order, check_alone, check_compilation,
+        check_prior, check_derivatives, check_padding, check_order, check_alone, check_compilation,
     ]  # fmt: skip
     if not depends_on_time:
         checks.append(check_shift)

@@ -6,6 +6,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+import xarray as xr
 from numpyro import handlers
 from numpyro.infer.util import log_density
 from scipy import stats
@@ -14,6 +15,8 @@ import popk
 from popk.inference.density import constrained, layout
 from popk.model.levels import curvatures_of, levels_of
 from popk.model.sites import describe, values_of
+from tests.diagnostics.people import marginal, people_trial
+from tests.diagnostics.people import two_kinds as two_kinds_of_people
 from tests.model.sites import plates, refusal, trace_of
 from tests.recovery import recovered
 from tests.trials import trial
@@ -305,6 +308,23 @@ class TestFit:
         after = popk.Twin(metabolizers, posterior, someone).class_probability
         assert 0.2 < float(before.sel({"class": "poor"})) < 0.7
         assert float(after.sel({"class": "poor"})) > 0.99
+
+
+def test_a_twin_without_levels_is_of_each_class_as_probably_as_the_model_says():
+    draws = xr.Dataset({"mu": (("chain", "draw"), np.full((1, 200), 8.0))})
+    frame = people_trial([[8.0]]).to_dataframe().assign(MDV=1)
+    twin = popk.Twin(
+        two_kinds_of_people, xr.DataTree.from_dict({"posterior": draws}), popk.read_nonmem(frame)
+    )  # fmt: skip
+    assert twin.class_probability.values == pytest.approx([0.3, 0.7], abs=0.02)
+
+
+def test_a_twin_s_first_level_counts_once():
+    draws = xr.Dataset({"mu": (("chain", "draw"), np.full((1, 200), 8.0))})
+    posterior = xr.DataTree.from_dict({"posterior": draws})
+    twin = popk.Twin(two_kinds_of_people, posterior, people_trial([[9.0]]))
+    weighed = np.array([0.3, 0.7]) * np.exp([marginal([9.0], m)[0] for m in (8.0, 11.0)])
+    assert twin.class_probability.values == pytest.approx(weighed / weighed.sum(), abs=0.02)
 
 
 @pytest.mark.slow
