@@ -34,19 +34,14 @@ class Method(NamedTuple):
     options: dict[str, Any]
 
 
+_CHAINS = {
+    "chains": 4, "warmup": 1000, "draws": 2000, "centering": 0.5, "target_accept": 0.95, "max_depth": 10,
+}  # fmt: skip
+
 METHODS = {
-    "nuts": Method(
-        "popk.inference.sampling",
-        "blackjax",
-        {
-            "chains": 4,
-            "warmup": 1000,
-            "draws": 2000,
-            "centering": 0.5,
-            "target_accept": 0.95,
-            "max_depth": 10,
-        },
-    ),
+    "nuts": Method("popk.inference.sampling", "blackjax", _CHAINS),
+    "pymc": Method("popk.inference.pymc_engine", "pymc", _CHAINS),
+    "nutpie": Method("popk.inference.nutpie_engine", "nutpie", _CHAINS),
 }
 
 
@@ -73,8 +68,9 @@ def fit(
     trial : Trial
     seed : int
         The same seed gives the same draws, bit for bit, on the same machine and versions.
-    method : "nuts"
-        How: the No-U-Turn sampler. An option below that a method does not know is refused.
+    method : "nuts", "pymc" or "nutpie"
+        How: the No-U-Turn sampler; PyMC's, of `pymc_model`, an independent second implementation; or
+        nutpie's (``popk[nutpie]``). An option below that a method does not know is refused.
     chains, warmup, draws : int
         The number of chains (4), and of steps of each before (1,000) and after (2,000) adaptation
         ends.
