@@ -11,6 +11,7 @@ if "JAX_ENABLE_X64" not in os.environ:  # the one import-time effect: single pre
 
 if TYPE_CHECKING:
     from popk import covariates, plots, systems, testing
+    from popk.diagnostics.engines import compare_engines
     from popk.diagnostics.influence import covariate_effects
     from popk.diagnostics.learning import prior_shift
     from popk.diagnostics.selection import selection
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from popk.inference.convergence import Convergence, ConvergenceWarning, convergence
     from popk.inference.fit import fit
     from popk.inference.laplace import map_estimate
+    from popk.inference.pymc_models import pymc_model
     from popk.model.absorption import inverse_gaussian, route, transit, weibull, zero_order
     from popk.model.explanation import explain
     from popk.model.individual import individual
@@ -86,6 +88,7 @@ _ROOMS = {
     "box_cox_error": "residual",
     "candidate_effects": "model.selection",
     "combined_error": "residual",
+    "compare_engines": "diagnostics.engines",
     "concentration": "model.structures",
     "constant_hazard": "endpoints",
     "convergence": "inference.convergence",
@@ -122,6 +125,7 @@ _ROOMS = {
     "prior_from": "priors",
     "prior_shift": "diagnostics.learning",
     "proportional_error": "residual",
+    "pymc_model": "inference.pymc_models",
     "read_nonmem": "trial",
     "replace_blq": "trial",
     "report": "reports.page",
@@ -145,17 +149,17 @@ _ROOMS = {
 __all__ = [
     "Convergence", "ConvergenceWarning", "DataError", "ModelError", "Run", "RunError", "Trial",
     "Twin", "UnitError", "additive_error", "autocorrelated_error", "binary", "box_cox",
-    "box_cox_error", "candidate_effects", "combined_error", "concentration", "constant_hazard",
-    "convergence", "covariate_effects", "covariate_model", "covariates", "explain", "fit",
-    "fixed", "follow_up", "gompertz_hazard", "horseshoe", "individual", "inverse_gaussian",
-    "kaplan_meier", "linear", "log_logistic_hazard", "logit_between", "lognormal",
-    "lognormal_error", "map_estimate", "mixture", "negative_binomial", "observe", "ode",
-    "one_compartment", "open_run", "ordered_categories", "plots", "poisson", "power_error",
-    "predict", "predict_at", "prior", "prior_draws", "prior_from", "prior_shift",
-    "proportional_error", "read_nonmem", "replace_blq", "report", "route", "save_run", "scm",
-    "selection", "summary", "systems", "testing", "three_compartment", "time_to_event",
-    "transit", "two_compartment", "vpc", "weibull", "weibull_hazard", "yeo_johnson_error",
-    "zero_inflated", "zero_order",
+    "box_cox_error", "candidate_effects", "combined_error", "compare_engines", "concentration",
+    "constant_hazard", "convergence", "covariate_effects", "covariate_model", "covariates",
+    "explain", "fit", "fixed", "follow_up", "gompertz_hazard", "horseshoe", "individual",
+    "inverse_gaussian", "kaplan_meier", "linear", "log_logistic_hazard", "logit_between",
+    "lognormal", "lognormal_error", "map_estimate", "mixture", "negative_binomial", "observe",
+    "ode", "one_compartment", "open_run", "ordered_categories", "plots", "poisson",
+    "power_error", "predict", "predict_at", "prior", "prior_draws", "prior_from", "prior_shift",
+    "proportional_error", "pymc_model", "read_nonmem", "replace_blq", "report", "route",
+    "save_run", "scm", "selection", "summary", "systems", "testing", "three_compartment",
+    "time_to_event", "transit", "two_compartment", "vpc", "weibull", "weibull_hazard",
+    "yeo_johnson_error", "zero_inflated", "zero_order",
 ]  # fmt: skip
 
 

@@ -28,12 +28,12 @@ class Exponentials(NamedTuple):
 
     Attributes
     ----------
-    rates, weights : list of TensorVariable
-        lambda [1/time] and w [fraction], each of shape [observation, 1].
+    rates, weights : TensorVariable
+        lambda [1/time] and w [fraction], each of shape [observation, 1, exponential].
     """
 
-    rates: list[Any]
-    weights: list[Any]
+    rates: Any
+    weights: Any
 
 
 def one_exponential(CL: Any, V: Any) -> Exponentials:
@@ -44,7 +44,7 @@ def one_exponential(CL: Any, V: Any) -> Exponentials:
     CL, V : TensorVariable
         Clearance [L/time] and volume [L].
     """
-    return Exponentials([CL / V], [pt.ones_like(V)])
+    return _stacked([CL / V], [pt.ones_like(V)])
 
 
 def two_exponentials(CL: Any, V1: Any, Q: Any, V2: Any) -> Exponentials:
@@ -62,13 +62,13 @@ def two_exponentials(CL: Any, V1: Any, Q: Any, V2: Any) -> Exponentials:
     root = pt.sqrt(apart**2 + 4 * k12 * k21)
     fast = (k10 + k12 + k21 + root) / 2
     slow = k10 * k21 / fast  # as a difference it would lose digits
-    return Exponentials([fast, slow], [(fast - k21) / root, (k21 - slow) / root])
+    return _stacked([fast, slow], [(fast - k21) / root, (k21 - slow) / root])
 
 
 def three_exponentials(CL: Any, V1: Any, Q2: Any, V2: Any, Q3: Any, V3: Any) -> Exponentials:
     r"""Return those of three compartments: the roots of their cubic by cosines [1]_, made exact by Newton.
 
-    .. math:: w_i = \prod_{k} (k_{k1} - \lambda_i) \Big/ \prod_{j \ne i} (\lambda_j - \lambda_i)
+    .. math:: w_i = (k_{21} - \lambda_i)(k_{31} - \lambda_i) \Big/ \prod_{j \ne i} (\lambda_j - \lambda_i)
 
     Parameters
     ----------
@@ -91,17 +91,17 @@ def three_exponentials(CL: Any, V1: Any, Q2: Any, V2: Any, Q3: Any, V3: Any) -> 
     half = a2**3 / 27 - a1 * a2 / 6 + a0 / 2
     # Three real roots: the cosine is in between -1 and 1 but for rounding.
     angle = pt.arccos(pt.clip(half / third**1.5, -1 + 1e-15, 1 - 1e-15)) / 3
-    rates = []
-    for k in range(3):
-        x = 2 * pt.sqrt(third) * pt.cos(angle - 2 * math.pi * k / 3) + a2 / 3
-        for _ in range(_POLISH):
-            x = x - (((x - a2) * x + a1) * x - a0) / ((3 * x - 2 * a2) * x + a1)
-        rates.append(x)
-    weights = []
-    for i, x in enumerate(rates):
-        y, z = (other for j, other in enumerate(rates) if j != i)
-        weights.append((k21 - x) * (k31 - x) / ((y - x) * (z - x)))
-    return Exponentials(rates, weights)
+    turns = 2 * math.pi * np.arange(3) / 3
+    a2, a1, a0, k21, k31 = (x[..., None] for x in (a2, a1, a0, k21, k31))
+    x = 2 * pt.sqrt(third[..., None]) * pt.cos(angle[..., None] - turns) + a2 / 3
+    for _ in range(_POLISH):
+        x = x - (((x - a2) * x + a1) * x - a0) / ((3 * x - 2 * a2) * x + a1)
+    # The derivative of the cubic at a root is the product of its distances from the others.
+    return Exponentials(x, (k21 - x) * (k31 - x) / ((3 * x - 2 * a2) * x + a1))
+
+
+def _stacked(rates: list[Any], weights: list[Any]) -> Exponentials:
+    return Exponentials(pt.stack(rates, axis=-1), pt.stack(weights, axis=-1))
 
 
 EXPONENTIALS = {
@@ -162,60 +162,53 @@ def concentration(
         if compartment in lag:
             t = t - lag[compartment][design.subject][:, None]
         acts = pt.ge(t, 0) & (doses.amount > 0)
-        t = pt.switch(acts, t, 0.0)
+        t = pt.switch(acts, t, 0.0)[..., None]
         if infusion:
-            amount = _infused(free, doses, t, fraction)
+            unit = doses.rate[..., None] * _infused(free, doses, t, fraction)
         elif compartment == "depot":
-            amount = doses.amount * fraction * KA * _absorbed(free, doses.interval, t, KA)
+            unit = _absorbed(free, doses, t, KA[..., None]) * KA[..., None]
+            unit = unit * (doses.amount * fraction)[..., None]
         else:
-            amount = doses.amount * fraction * _given(free, doses.interval, t)
+            unit = pt.exp(-free.rates * t) * _repeats(free.rates, doses)
+            unit = unit * (doses.amount * fraction)[..., None]
+        amount = (free.weights * unit).sum(axis=-1)
         total = total + pt.switch(acts, amount, 0.0).sum(axis=1)
     volume = own["V"] if "V" in own else own["V1"]
     return total / volume[:, 0]
 
 
-def _given(free: Exponentials, interval: Any, t: Any) -> Any:
-    """Return what is there of a unit bolus; of all of them where they come at an interval."""
-    terms = [w * pt.exp(-a * t) * _repeats(a, interval) for a, w in zip(*free, strict=True)]
-    return sum(terms[1:], start=terms[0])
-
-
-def _absorbed(free: Exponentials, interval: Any, t: Any, KA: Any) -> Any:
-    """Return what is there of a unit bolus into the depot, over KA [time]."""
-    total: Any = 0.0
-    steady = interval > 0
-    every = np.where(steady, interval, 1.0)
-    for a, w in zip(*free, strict=True):
-        unit = difference(t, a, KA)
-        if steady.any():
-            # The divided difference of a product: of exp(-xt) and of the geometric sum of exp(-xT).
-            sums = _repeats(a, interval), _repeats(KA, interval)
-            waits = pt.exp(-a * t) * difference(every, a, KA) * sums[0] * sums[1]
-            unit = pt.switch(steady, waits + unit * sums[1], unit)
-        total = total + w * unit
-    return total
+def _absorbed(free: Exponentials, doses: Doses, t: Any, KA: Any) -> Any:
+    """Return what is there of unit boluses into the depot, over KA [time]."""
+    unit = difference(t, free.rates, KA)
+    steady, every = _steady(doses)
+    if not steady.any():
+        return unit
+    # The divided difference of a product: of exp(-xt) and of the geometric sum of exp(-xT).
+    sums = _repeats(free.rates, doses), _repeats(KA, doses)
+    waits = pt.exp(-free.rates * t) * difference(every, free.rates, KA) * sums[0] * sums[1]
+    return pt.switch(steady, waits + unit * sums[1], unit)
 
 
 def _infused(free: Exponentials, doses: Doses, t: Any, fraction: Any) -> Any:
-    """Return what is there of infusions of rate RATE that last F AMT / RATE."""
-    length = fraction * doses.amount / np.where(doses.rate > 0, doses.rate, 1.0)
+    """Return what is there of infusions of rate 1 that last F AMT / RATE [time]."""
+    length = (fraction * doses.amount / np.where(doses.rate > 0, doses.rate, 1.0))[..., None]
     runs, over = pt.minimum(t, length), pt.maximum(t - length, 0.0)
-    steady = doses.interval > 0
-    total: Any = 0.0
-    for a, w in zip(*free, strict=True):
-        unit = pt.exp(-a * over) * -pt.expm1(-a * runs)
-        if steady.any():
-            since = pt.switch(steady, t + doses.interval - length, 0.0)
-            earlier = pt.exp(-a * since) * -pt.expm1(-a * length) * _repeats(a, doses.interval)
-            unit = unit + pt.switch(steady, earlier, 0.0)
-        total = total + w / a * unit
-    return doses.rate * total
+    unit = pt.exp(-free.rates * over) * -pt.expm1(-free.rates * runs)
+    steady, every = _steady(doses)
+    if steady.any():
+        since = pt.switch(steady, t + every - length, 0.0)
+        sums = -pt.expm1(-free.rates * length) * _repeats(free.rates, doses)
+        unit = unit + pt.switch(steady, pt.exp(-free.rates * since) * sums, 0.0)
+    return unit / free.rates
 
 
-def _repeats(a: Any, interval: Any) -> Any:
+def _repeats(rates: Any, doses: Doses) -> Any:
     """Return the sum of exp(-a n T) over n from 0 on; 1 where nothing is repeated."""
-    steady = interval > 0
-    if not steady.any():
-        return 1.0
-    every = np.where(steady, interval, 1.0)
-    return pt.switch(steady, -1 / pt.expm1(-a * every), 1.0)
+    steady, every = _steady(doses)
+    return pt.switch(steady, -1 / pt.expm1(-rates * every), 1.0) if steady.any() else 1.0
+
+
+def _steady(doses: Doses) -> tuple[Any, Any]:
+    """Return which doses are at steady state, and how far they are apart."""
+    steady = doses.interval[..., None] > 0
+    return steady, np.where(steady, doses.interval[..., None], 1.0)
