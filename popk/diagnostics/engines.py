@@ -1,6 +1,7 @@
 """Do two engines find the same posterior? Means, standard deviations, and how far they are apart."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import arviz as az
 import numpy as np
@@ -78,9 +79,7 @@ def compare_engines(
     """
     names = tuple(engines)
     if len(set(names)) != 2 or len(names) != 2 or not set(names) <= set(METHODS):
-        raise ValueError(
-            f"engines is {names}; give two different ones of {', '.join(METHODS)}"
-        )
+        raise ValueError(f"engines is {names}; give two different ones of {', '.join(METHODS)}")
     given = dict(posteriors or {})
     for name in names:
         if name not in given:
@@ -89,12 +88,12 @@ def compare_engines(
                 target_accept=target_accept, progress=progress,
             )  # fmt: skip
     table = _compared({name: given[name] for name in names})
-    worst = table["difference"].abs().stack()
-    where = worst.idxmax()
+    worst: Any = table["difference"].abs().stack()
+    name, what = worst.index[int(np.argmax(worst.to_numpy()))]
     print(table.to_string(float_format=lambda x: f"{x:.4g}"))
     print(
         f"The largest of {len(worst)} differences is {worst.max():.2f} combined MCSEs, "
-        f"of the {where[1]} of {where[0]}."
+        f"of the {what} of {name}."
     )
     return table
 
@@ -132,4 +131,6 @@ def _statistics(posterior: xr.DataTree) -> pd.DataFrame:
         )
         for name, x in population_draws(posterior).items()
     }
-    return pd.DataFrame.from_dict(rows, orient="index", columns=list(COLUMNS)).rename_axis("parameter")
+    return pd.DataFrame.from_dict(rows, orient="index", columns=list(COLUMNS)).rename_axis(
+        "parameter"
+    )

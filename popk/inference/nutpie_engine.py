@@ -95,12 +95,13 @@ def _compiled(nutpie: Any, problem: Problem, plan: Layout) -> Any:
     def begin(chain_seed: int) -> np.ndarray:
         # nutpie's own start, next to 0 on the unconstrained scale, is far from any typical value.
         key = jax.random.key(chain_seed % 2**63)
-        for attempt in range(ATTEMPTS):
-            found = start(model, plan, arrays, jax.random.fold_in(key, attempt))
-            value, gradient = logp(np.asarray(found))
+        found = np.asarray(start(model, plan, arrays, key))
+        for attempt in range(ATTEMPTS - 1):
+            value, gradient = logp(found)
             if np.isfinite(value) and np.isfinite(gradient).all():
-                return np.asarray(found)
-        return np.asarray(found)
+                break
+            found = np.asarray(start(model, plan, arrays, jax.random.fold_in(key, attempt)))
+        return found
 
     _refuse_impossible(trial, begin, logp)
     return nutpie.compiled_pyfunc.from_pyfunc(
@@ -114,7 +115,9 @@ def _compiled(nutpie: Any, problem: Problem, plan: Layout) -> Any:
     )
 
 
-def _refuse_impossible(trial: Trial, begin: Callable[[int], Any], logp: Callable[[Any], Any]) -> None:
+def _refuse_impossible(
+    trial: Trial, begin: Callable[[int], Any], logp: Callable[[Any], Any]
+) -> None:
     """Refuse a model that has no finite log-density where a chain could begin."""
     value, gradient = logp(begin(0))
     if not (np.isfinite(value) and np.isfinite(gradient).all()):

@@ -8,16 +8,19 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-import pytensor.tensor as pt
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
-from pytensor.tensor.variable import Variable
+import pytensor.tensor
+from jax.extend import core
+from pytensor.graph.basic import Variable
 
 from popk.inference.transcript import PLACEHOLDER, refuse
+
+pt: Any = pytensor.tensor  # its functions are made at run time, and have no types
 
 #: PyTensor's counterparts of JAX's primitives of one value each.
 ELEMENTWISE: Mapping[str, Callable[..., Any]] = {
     "abs": pt.abs, "acos": pt.arccos, "add": pt.add, "add_any": pt.add, "and": pt.bitwise_and,
-    "asin": pt.arcsin, "atan": pt.arctan, "atan2": pt.arctan2, "cbrt": lambda x: pt.sign(x) * pt.abs(x) ** (1 / 3),
+    "asin": pt.arcsin, "atan": pt.arctan, "atan2": pt.arctan2,
+    "cbrt": lambda x: pt.sign(x) * pt.abs(x) ** (1 / 3),
     "ceil": pt.ceil, "clamp": lambda low, x, high: pt.clip(x, low, high), "cos": pt.cos,
     "cosh": pt.cosh, "div": pt.true_div, "eq": pt.eq, "erf": pt.erf, "erfc": pt.erfc, "exp": pt.exp,
     "exp2": pt.exp2, "expm1": pt.expm1, "floor": pt.floor, "ge": pt.ge, "gt": pt.gt, "le": pt.le,
@@ -45,14 +48,14 @@ class Arithmetic:
 
     Parameters
     ----------
-    jaxpr : ClosedJaxpr
+    jaxpr : core.ClosedJaxpr
         Without inputs; what it lacks are its placeholders.
     placed : mapping of str to TensorVariable
         What stands for each placeholder; one may be added until it is asked for.
     """
 
-    def __init__(self, jaxpr: ClosedJaxpr, placed: Mapping[str, Any]):
-        self._scope = _Scope(jaxpr, (), placed)
+    def __init__(self, jaxpr: Any, placed: Mapping[str, Any]):
+        self._scope = _Scope(jaxpr.jaxpr, jaxpr.consts, (), placed)
 
     def __call__(self, place: int) -> Any:
         """Return an output, a TensorVariable; an array where it depends on data alone."""
@@ -62,10 +65,10 @@ class Arithmetic:
 class _Scope:
     """The values of one jaxpr."""
 
-    def __init__(self, closed: ClosedJaxpr, inputs: Any, placed: Mapping[str, Any]):
-        self.jaxpr: Jaxpr = closed.jaxpr
+    def __init__(self, jaxpr: core.Jaxpr, consts: Any, inputs: Any, placed: Mapping[str, Any]):
+        self.jaxpr = jaxpr
         self.placed = placed
-        self.values = dict(zip(self.jaxpr.constvars, closed.consts, strict=True))
+        self.values = dict(zip(self.jaxpr.constvars, consts, strict=True))
         self.values |= dict(zip(self.jaxpr.invars, inputs, strict=True))
         self.makers = {out: eqn for eqn in self.jaxpr.eqns for out in eqn.outvars}
 
@@ -73,14 +76,14 @@ class _Scope:
         return self.value(self.jaxpr.outvars[index])
 
     def value(self, atom: Any) -> Any:
-        if isinstance(atom, Literal):
+        if isinstance(atom, core.Literal):
             return np.asarray(atom.val)
         if atom not in self.values:
             eqn = self.makers[atom]
             self.values |= dict(zip(eqn.outvars, self.outputs(eqn), strict=True))
         return self.values[atom]
 
-    def outputs(self, eqn: JaxprEqn) -> list[Any]:
+    def outputs(self, eqn: core.JaxprEqn) -> list[Any]:
         """Return what a primitive makes of its operands."""
         name, params = eqn.primitive.name, eqn.params
         if eqn.primitive is PLACEHOLDER:
@@ -88,8 +91,9 @@ class _Scope:
         operands = [self.value(v) for v in eqn.invars]
         inner = next((params[k] for k in _INNER if k in params), None)
         if inner is not None and name != "while" and not callable(inner):
-            closed = inner if hasattr(inner, "consts") else ClosedJaxpr(inner, ())
-            scope = _Scope(closed, operands, self.placed)
+            # Some hold a jaxpr with its constants, others one that has none.
+            parts = (inner.jaxpr, inner.consts) if hasattr(inner, "consts") else (inner, ())
+            scope = _Scope(*parts, operands, self.placed)
             return [scope.output(i) for i in range(len(scope.jaxpr.outvars))]
         if not any(isinstance(x, Variable) for x in operands):
             found = eqn.primitive.bind(*map(jnp.asarray, operands), **params)
@@ -103,14 +107,15 @@ class _Scope:
         return self.placed[name]
 
 
-def _translated(eqn: JaxprEqn, x: list[Any], operands: list[Any]) -> Any:
+def _translated(eqn: core.JaxprEqn, x: list[Any], operands: list[Any]) -> Any:
     """Return the counterpart of a primitive on operands of which some are not known."""
     name, params = eqn.primitive.name, eqn.params
-    shape = eqn.outvars[0].aval.shape
+    out: Any = eqn.outvars[0].aval
+    shape = out.shape
     if name in ELEMENTWISE:
         return ELEMENTWISE[name](*x)
     if name in SAME:
-        return x[0].astype(str(eqn.outvars[0].aval.dtype))
+        return x[0].astype(str(out.dtype))
     if name == "integer_pow":
         return x[0] ** params["y"]
     if name == "not":
@@ -147,9 +152,10 @@ def _broadcast(x: Any, shape: tuple[int, ...], dimensions: tuple[int, ...]) -> A
     return pt.alloc(x.dimshuffle(order), *shape)
 
 
-def _moved(eqn: JaxprEqn, x: Any, others: list[Any]) -> Any:
+def _moved(eqn: core.JaxprEqn, x: Any, others: list[Any]) -> Any:
     """Return the numbers of an operand where a primitive puts them."""
-    shape = eqn.invars[0].aval.shape
+    held: Any = eqn.invars[0].aval
+    shape = held.shape
     if any(isinstance(other, Variable) for other in others):
         refuse(f"the primitive {eqn.primitive.name} of JAX at places that are not known",
                "look up values by data alone")  # fmt: skip

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pymc as pm
-import pytensor.tensor as pt
+import pytensor.tensor
 
 from popk.inference.pymc_arithmetic import Arithmetic
 from popk.inference.pymc_priors import correlations, sampled
@@ -15,6 +15,8 @@ from popk.inference.transcript import People, Transcript, refuse, transcribe
 from popk.model.labels import observation_coords
 from popk.model.sites import Model, ModelError
 from popk.trial import Trial
+
+pt: Any = pytensor.tensor  # its functions are made at run time, and have no types
 
 #: h of each transform and its inverse.
 _INVERSE = {"log": pt.exp, "normal": lambda x: x, "logit between 0 and 1": pt.sigmoid}
@@ -78,15 +80,16 @@ def pymc_model(
         factors = _population(said, value, placed)
         if said.people is not None:
             _individuals(said.people, factors, value, placed, weights(said.people, centering))
-        per_litre = concentration(
-            said.structure.name,
-            *({n: _variable(value(i)) for n, i in part.items()} for part in said.structure[1:]),
-            design,
+        asked = said.structure
+        parameters, F, lag = (
+            {n: _variable(value(i)) for n, i in part.items()}
+            for part in (asked.parameters, asked.F, asked.lag)
         )
+        per_litre = concentration(asked.name, parameters, F, lag, design)
         f = pm.Deterministic(
             "IPRED", per_litre * float(trial.concentration_factor), dims="observation"
         )
-        _levels(said, value, design, f)
+        _levels(written, said, value, design, f)
         for name, place in said.values.items():
             site = said.sites.all[name]
             recorded = _variable(value(place)).reshape(_shape(site.shape, site.dims))
@@ -173,7 +176,7 @@ def _population(said: Transcript, value: Arithmetic, placed: dict[str, Any]) -> 
     factors = {}
     for name, prior in said.priors.items():
         dims = said.sites.all[name].dims
-        given = {n: value(i) for n, i in prior.given.items()}
+        given = {n: _variable(value(i)) for n, i in prior.given.items()}
         if prior.family == "LKJ":
             factors[name] = correlations(name, prior.shape[-1], given["concentration"], dims)
             placed[name] = factors[name] @ factors[name].T
@@ -212,7 +215,7 @@ def _individuals(
         placed[n] = each[:, None]
 
 
-def _levels(said: Transcript, value: Arithmetic, design: Design, f: Any) -> None:
+def _levels(written: Any, said: Transcript, value: Arithmetic, design: Design, f: Any) -> None:
     """Write the levels around their predictions."""
     sigmas = {n: _variable(value(i)) for n, i in said.sigmas.items()}
     below = ~np.isinf(design.limit)
@@ -225,9 +228,8 @@ def _levels(said: Transcript, value: Arithmetic, design: Design, f: Any) -> None
         nothing = np.where(below, np.abs(design.value) * 1e-3, 0.0)
         level = pm.Normal.dist(f, pt.switch(pt.eq(sd, 0), nothing, sd))
     if below.any():
-        level = pm.Censored.dist(level, lower=design.limit, upper=np.inf)
-    said_model = pm.modelcontext(None)
-    said_model.register_rv(level, "DV", observed=design.value, dims="observation")
+        level = pm.Censored.dist(level, lower=pt.as_tensor(design.limit), upper=np.inf)
+    written.register_rv(level, "DV", observed=design.value, dims="observation")
 
 
 def _spread(f: Any, **sigmas: Any) -> Any:

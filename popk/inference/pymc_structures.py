@@ -15,9 +15,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import pytensor.tensor as pt
+import pytensor.tensor
 
 from popk.inference.superposed import Design, Doses
+
+pt: Any = pytensor.tensor  # its functions are made at run time, and have no types
 
 _CLOSE, _TERMS = 0.3, 13  # below 0.3 the fourteenth term is less than 1e-17 of the first
 _POLISH = 3  # Newton's steps, each of which doubles the digits of a root

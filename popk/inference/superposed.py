@@ -82,13 +82,18 @@ def design_of(trial: Trial, compartments: tuple[str, ...], *, lagged: bool) -> D
         "a compartment that is turned off (CMT below 0)": frame["CMT"].lt(0),
         "a dose into a peripheral compartment": dosed & frame["CMT"].gt(len(compartments)),
         "RATE -1 or -2": dosed & frame["RATE"].lt(0),
-        "an infusion into the depot": dosed & infused & frame["CMT"].le(1) & ("depot" in compartments),
+        "an infusion into the depot": dosed
+        & infused
+        & frame["CMT"].le(1)
+        & ("depot" in compartments),
         "a constant infusion at steady state": steady & frame["AMT"].eq(0),
         "a dose at steady state with a lag time": steady & lagged,
         "an infusion at steady state that is longer than II": steady
         & infused
         & (frame["AMT"] > frame["RATE"] * frame["II"]),
-        "levels above a limit (ALQ 1)": frame["EVID"].eq(0) & frame["MDV"].eq(0) & frame["ALQ"].eq(1),
+        "levels above a limit (ALQ 1)": frame["EVID"].eq(0)
+        & frame["MDV"].eq(0)
+        & frame["ALQ"].eq(1),
     }
     for what, wrong in rules.items():
         if wrong.any():

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple, NoReturn
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jax.extend.core import ClosedJaxpr, Primitive
+from jax.core import ShapedArray
+from jax.extend import core
 from numpyro.primitives import Messenger
 
 from popk.model.recording import answering
@@ -112,12 +113,12 @@ class Transcript(NamedTuple):
     error: ResidualError
     sigmas: dict[str, int]
     values: dict[str, int]
-    arithmetic: ClosedJaxpr
+    arithmetic: Any
 
 
 #: Stands in the arithmetic for what is computed elsewhere; ``name`` says for what.
-PLACEHOLDER = Primitive("placeholder")
-PLACEHOLDER.def_abstract_eval(lambda *, name, shape: jax.core.ShapedArray(shape, jnp.dtype(float)))
+PLACEHOLDER = core.Primitive("placeholder")
+PLACEHOLDER.def_abstract_eval(lambda *, name, shape: ShapedArray(shape, jnp.dtype(float)))
 
 
 def transcribe(model: Model, trial: Trial) -> Transcript:
@@ -136,6 +137,8 @@ def transcribe(model: Model, trial: Trial) -> Transcript:
     sites = describe(model, trial)
     if sites.classes:
         refuse("a mixture", "leave out popk.mixture(...)")
+    if sites.levels:
+        refuse("variability between groups", "leave out groups=")
     listener = _Listener(trial, sites)
 
     def run() -> list[Any]:
@@ -162,7 +165,7 @@ class _Listener(Messenger):
         self.sigmas: dict[str, int] = {}
         super().__init__(None)
 
-    def transcript(self, arithmetic: ClosedJaxpr) -> Transcript:
+    def transcript(self, arithmetic: Any) -> Transcript:
         """Return what was heard."""
         if self.structure is None or len(self.levels) != 1:
             refuse(
@@ -193,8 +196,10 @@ class _Listener(Messenger):
         given = {n: v for n, v in arguments.items() if v is not None}
         for option in ("absorption", "R", "D", "initial"):
             if option in given:
-                refuse(f"{option}= of popk.{name}()",
-                       "it knows boluses, first-order absorption and infusions with RATE above 0")  # fmt: skip
+                refuse(
+                    f"{option}= of popk.{name}()",
+                    "it knows boluses, first-order absorption and infusions with RATE above 0",
+                )
         F, lag = (given.pop(option, {}) for option in ("F", "lag"))
         self.structure = Asked(name, *(
             {n: self._held(n, v) for n, v in values.items()} for values in (given, F, lag)
@@ -325,7 +330,7 @@ def _block(site: str, own: tuple[str, ...]) -> tuple[str, ...]:
         for block in permutations(own, size):
             if "_".join(block) == rest:
                 return block
-    refuse(f"{site}, which is named as a block of correlations", "give it another name")
+    return refuse(f"{site}, which is named as a block of correlations", "give it another name")
 
 
 def _kind_of(fn: Any, infer: Mapping[str, Any]) -> str:

@@ -30,7 +30,6 @@ def answering(answer: Answer) -> Iterator[None]:
 
 def recorded[**P, R](structure: Callable[P, R]) -> Callable[P, R]:
     """Return a structure that asks whoever reads the model first."""
-
     signature = inspect.signature(structure)
 
     @functools.wraps(structure)
