@@ -6,8 +6,8 @@
 
 What is counted: warm-up and draws of four chains, by CPU (`time.process_time`, all threads of this
 process; no engine here starts another process) and by wall clock. Compilation is reported beside,
-and is not counted: where a library compiles in every run, the time of a run of one step is subtracted. An ESS is the lowest bulk
-one of the population parameters.
+and is not counted: where a library compiles in every run, the time of a run of one step is
+subtracted. An ESS is the lowest bulk one of the population parameters.
 """
 
 import argparse

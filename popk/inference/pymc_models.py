@@ -229,7 +229,7 @@ def _levels(written: Any, said: Transcript, value: Arithmetic, design: Design, f
         level = pm.Normal.dist(f, pt.switch(pt.eq(sd, 0), nothing, sd))
     if below.any():
         level = pm.Censored.dist(level, lower=pt.as_tensor(design.limit), upper=np.inf)
-    written.register_rv(level, "DV", observed=design.value, dims="observation")
+    written.register_rv(level, "DV", observed=design.value, dims=("observation",))
 
 
 def _spread(f: Any, **sigmas: Any) -> Any:

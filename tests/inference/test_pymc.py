@@ -290,6 +290,8 @@ def test_names_and_axes_are_popks():
     assert list(written.coords["subject"]) == ["1", "2"]
     assert list(written.coords["parameter"]) == ["CL", "V1", "Q", "F"]
     assert [v.name for v in written.observed_RVs] == ["DV"]
+    assert written.named_vars_to_dims["DV"] == ("observation",)
+    assert all(labels is not None for labels in written.coords.values())
     assert len(written.coords["observation"]) == 11  # levels that count: one more has MDV 1
 
 
