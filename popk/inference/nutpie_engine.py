@@ -4,7 +4,6 @@ import importlib
 import json
 import os
 from collections.abc import Callable, Mapping
-from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -85,11 +84,12 @@ def _centering(centering: float | Mapping[str, float], sites: Sites) -> tuple[fl
 def _compiled(nutpie: Any, problem: Problem, plan: Layout) -> Any:
     """Return the log-density as nutpie takes it."""
     model, trial, _ = problem
-    arrays = jax.tree.map(jax.numpy.asarray, trial.arrays())
-    density = _density.lower(model, plan, arrays, np.zeros(plan.size)).compile()
+    arrays = trial.arrays()
+    # Closed over: to hand the trial's arrays over at every call would cost more than the density.
+    density = jax.jit(jax.value_and_grad(lambda x: log_density(model, plan, arrays, x)))
 
     def logp(x: np.ndarray) -> tuple[float, np.ndarray]:
-        value, gradient = density(arrays, x)
+        value, gradient = density(x)
         return float(value), np.asarray(gradient)
 
     def begin(chain_seed: int) -> np.ndarray:
@@ -125,8 +125,3 @@ def _refuse_impossible(
             f"the log-density or its gradient is not finite at any of {ATTEMPTS} starting points on "
             f"{trial.host.name}; popk.fit(..., method='nuts') says of which levels"
         )
-
-
-@partial(jax.jit, static_argnames=("model", "plan"))
-def _density(model, plan, arrays, vector):
-    return jax.value_and_grad(lambda x: log_density(model, plan, arrays, x))(vector)
