@@ -296,6 +296,7 @@ def test_names_and_axes_are_popks():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Numba will use object mode:UserWarning")  # truncated normal
 def test_pymc_draws_levels_from_its_prior():
     written = popk.pymc_model(infusions, infusions_trial())
     with written:
