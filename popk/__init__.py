@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from popk import covariates, plots, systems, testing
     from popk.diagnostics.calibration import calibrate
     from popk.diagnostics.comparison import compare
+    from popk.diagnostics.engines import compare_engines
     from popk.diagnostics.estimates import estimates
     from popk.diagnostics.influence import covariate_effects
     from popk.diagnostics.learning import prior_shift
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from popk.inference.fit import fit
     from popk.inference.modes import map_estimate
     from popk.inference.objective import objective
+    from popk.inference.pymc_models import pymc_model
     from popk.model.absorption import inverse_gaussian, route, transit, weibull, zero_order
     from popk.model.explanation import explain
     from popk.model.individual import individual
@@ -97,6 +99,7 @@ _ROOMS = {
     "check_gradient": "testing.gradients",
     "combined_error": "residual",
     "compare": "diagnostics.comparison",
+    "compare_engines": "diagnostics.engines",
     "concentration": "model.structures",
     "constant_hazard": "endpoints",
     "convergence": "inference.convergence",
@@ -137,6 +140,7 @@ _ROOMS = {
     "prior_sensitivity": "diagnostics.sensitivity",
     "prior_shift": "diagnostics.learning",
     "proportional_error": "residual",
+    "pymc_model": "inference.pymc_models",
     "read_nonmem": "trial",
     "replace_blq": "trial",
     "report": "reports.page",
@@ -161,17 +165,17 @@ __all__ = [
     "Convergence", "ConvergenceWarning", "DataError", "LeftOutWarning", "ModelError", "Run",
     "RunError", "Trial", "Twin", "UnitError", "additive_error", "autocorrelated_error",
     "binary", "box_cox", "box_cox_error", "calibrate", "candidate_effects", "check_gradient",
-    "combined_error", "compare", "concentration", "constant_hazard", "convergence",
-    "covariate_effects", "covariate_model", "covariates", "estimates", "explain", "fit",
-    "fixed", "follow_up", "gompertz_hazard", "horseshoe", "individual", "inverse_gaussian",
-    "kaplan_meier", "linear", "log_logistic_hazard", "logit_between", "lognormal",
-    "lognormal_error", "loso", "map_estimate", "mixture", "negative_binomial", "objective",
-    "observe", "ode", "one_compartment", "open_run", "ordered_categories", "plots", "poisson",
-    "power_error", "predict", "predict_at", "prior", "prior_draws", "prior_from",
-    "prior_sensitivity", "prior_shift", "proportional_error", "read_nonmem", "replace_blq",
-    "report", "route", "save_run", "scm", "selection", "summary", "systems", "testing",
-    "three_compartment", "time_to_event", "transit", "two_compartment", "vpc", "weibull",
-    "weibull_hazard", "yeo_johnson_error", "zero_inflated", "zero_order",
+    "combined_error", "compare", "compare_engines", "concentration", "constant_hazard",
+    "convergence", "covariate_effects", "covariate_model", "covariates", "estimates", "explain",
+    "fit", "fixed", "follow_up", "gompertz_hazard", "horseshoe", "individual",
+    "inverse_gaussian", "kaplan_meier", "linear", "log_logistic_hazard", "logit_between",
+    "lognormal", "lognormal_error", "loso", "map_estimate", "mixture", "negative_binomial",
+    "objective", "observe", "ode", "one_compartment", "open_run", "ordered_categories", "plots",
+    "poisson", "power_error", "predict", "predict_at", "prior", "prior_draws", "prior_from",
+    "prior_sensitivity", "prior_shift", "proportional_error", "pymc_model", "read_nonmem",
+    "replace_blq", "report", "route", "save_run", "scm", "selection", "summary", "systems",
+    "testing", "three_compartment", "time_to_event", "transit", "two_compartment", "vpc",
+    "weibull", "weibull_hazard", "yeo_johnson_error", "zero_inflated", "zero_order",
 ]  # fmt: skip
 
 

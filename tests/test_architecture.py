@@ -359,7 +359,17 @@ def parameters(public: object) -> list[str]:
 
 
 def test_importing_popk_brings_in_nothing_heavy():
-    heavy = ("pymc", "pytensor", "arviz", "matplotlib", "blackjax", "plotly", "pint")
+    heavy = (
+        "pymc",
+        "pytensor",
+        "numba",
+        "nutpie",
+        "arviz",
+        "matplotlib",
+        "blackjax",
+        "plotly",
+        "pint",
+    )
     code = f"import sys, popk; print(*[name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

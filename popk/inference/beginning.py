@@ -45,6 +45,11 @@ class Beginning(NamedTuple):
     modes: list[Approximation]
     said: str
 
+    @property
+    def notes(self) -> dict[str, Any]:
+        """Return what the DataTree says of it."""
+        return {"modes": len(self.modes), "approximation": self.said or "normal"}
+
 
 def beginning(
     problem: Problem,
@@ -69,10 +74,10 @@ def beginning(
         has a finite density.
     """
     model, trial, sites = problem
-    asked = _asked(centering, sites)
+    known = _asked(centering, sites)
     plan = layout(model, trial, coordinates=bool(sites.parameters))
     modes, said = _modes(model, trial, key)
-    target = nuts.Target(trial.arrays(), _centering(problem, plan, asked, modes))
+    target = nuts.Target(trial.arrays(), _centering(problem, plan, known, modes))
     if modes:
         states = _near(model, plan, target, modes, jax.random.split(key, settings.chains))
         if states is not None:
@@ -304,3 +309,12 @@ def _why_impossible(
         f"or log-normal error cannot explain a level where the prediction is 0 (before the first "
         f"dose): set MDV 1 there, or add an additive error{outcomes}"
     )
+
+
+def asked(settings: nuts.Settings, problem: Problem, centering: Centering | None) -> dict[str, Any]:
+    """Return what was asked for, and the mean centering of each random effect."""
+    said = settings._asdict()
+    if centering is not None:
+        mean = np.asarray(centering.fraction).reshape(-1, len(problem.sites.parameters)).mean(0)
+        said["centering"] = [round(float(x), 3) for x in mean]
+    return said

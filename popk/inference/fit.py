@@ -35,25 +35,23 @@ class Method(NamedTuple):
     options: dict[str, Any]
 
 
+_CHAINS = {
+    "chains": 4, "warmup": 1000, "draws": 2000, "centering": 0.5, "target_accept": 0.95, "max_depth": 10,
+}  # fmt: skip
+
 METHODS = {
     "nuts": Method(
         "popk.inference.sampling",
         "blackjax",
-        {
-            "chains": 4,
-            "warmup": 1000,
-            "draws": 2000,
-            "centering": None,
-            "target_accept": None,
-            "max_depth": 10,
-            "checkpoint": None,
-        },
+        {**_CHAINS, "centering": None, "target_accept": None, "checkpoint": None},
     ),
     "laplace": Method(
         "popk.inference.reweighted",
         "popk",
         {"draws": 2000, "population_draws": 2000, "individual_draws": None},
     ),
+    "pymc": Method("popk.inference.pymc_engine", "pymc", _CHAINS),
+    "nutpie": Method("popk.inference.nutpie_engine", "nutpie", {**_CHAINS, "centering": None}),
 }
 
 #: The options that count something.
@@ -86,10 +84,11 @@ def fit(
     trial : Trial
     seed : int
         The same seed gives the same draws, bit for bit, on the same machine and versions.
-    method : "nuts" or "laplace"
-        How: the No-U-Turn sampler; or importance sampling around the mode of the Laplace-approximated
+    method : "nuts", "laplace", "pymc" or "nutpie"
+        How: the No-U-Turn sampler; importance sampling around the mode of the Laplace-approximated
         posterior, in a second where effects and errors are well behaved, with Pareto k as the judge
-        (no classes, groups, events or `popk.ode`). An option below that a method does not know is
+        (no classes, groups, events or `popk.ode`); PyMC's sampler of `pymc_model`, an independent second
+        implementation; or nutpie's (``popk[nutpie]``). An option below that a method does not know is
         refused.
     chains, warmup, draws : int
         The number of chains (4), of steps of each before adaptation ends at most (1,000; fewer where a

@@ -10,11 +10,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from popk.inference import nuts
-from popk.inference.beginning import beginning
+from popk.inference.beginning import asked, beginning
 from popk.inference.checkpoint import Checkpoint, Kept
 from popk.inference.density import layout
 from popk.inference.draws import Draws, Problem, provenance
-from popk.variability import Centering
 
 
 def draw(
@@ -27,13 +26,12 @@ def draw(
     key_start, key_sample = jax.random.split(jax.random.key(seed))
     disk = None
     if checkpoint is not None:
-        asked = {"seed": seed, "settings": settings, "centering": centering}
-        disk = Checkpoint(Path(checkpoint), _identity(problem, asked))
+        of = {"seed": seed, "settings": settings, "centering": centering}
+        disk = Checkpoint(Path(checkpoint), _identity(problem, of))
     kept = disk.load() if disk else None
     if kept is None:
-        plan, target, carry, modes, said = beginning(problem, key_start, settings, centering)
-        notes = {"modes": len(modes), "approximation": said or "normal"}
-        kept = Kept(nuts.first(carry, settings), target.centering, notes)
+        begin = beginning(problem, key_start, settings, centering)
+        kept = Kept(nuts.first(begin.carry, settings), begin.target.centering, begin.notes)
     plan = layout(problem.model, problem.trial, coordinates=kept.centering is not None)
     target = nuts.Target(problem.trial.arrays(), kept.centering)
     with _Progress(progress) as report:
@@ -48,7 +46,7 @@ def draw(
         )
     stats = {n: np.swapaxes(x, 0, 1) for n, x in sampled._asdict().items()}
     position = stats.pop("position")
-    chosen = _settings(settings, problem, kept.centering)
+    chosen = asked(settings, problem, kept.centering)
     return Draws(plan, position, stats, chosen, kept.notes, kept.centering)
 
 
@@ -57,17 +55,6 @@ def _identity(problem: Problem, asked: Mapping[str, Any]) -> dict[str, str]:
     of = provenance(problem.model, problem.trial)
     made = ("model_sha256", "trial_sha256", "units", "versions", "device", "precision")
     return {**{n: str(of[n]) for n in made}, **{n: repr(v) for n, v in asked.items()}}
-
-
-def _settings(
-    settings: nuts.Settings, problem: Problem, centering: Centering | None
-) -> dict[str, Any]:
-    """Return what was asked for, and the mean centering of each random effect."""
-    said = settings._asdict()
-    if centering is not None:
-        mean = np.asarray(centering.fraction).reshape(-1, len(problem.sites.parameters)).mean(0)
-        said["centering"] = [round(float(x), 3) for x in mean]
-    return said
 
 
 class _Progress:

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from popk.model.absorption import Absorption, Route
 from popk.model.disposition import Disposition, central
 from popk.model.dosing import ByCompartment, Parameter, parameter
+from popk.model.recording import recorded
 from popk.model.sites import ModelError
 from popk.structural.compartments import (
     ONE_COMPARTMENT,
@@ -19,6 +20,7 @@ from popk.structural.compartments import (
 from popk.trial import Array, Trial
 
 
+@recorded
 def one_compartment(
     trial: Trial,
     *,
@@ -70,6 +72,7 @@ def one_compartment(
     return concentration(trial, central(trial, disposition, KA, absorption, dosing), V)
 
 
+@recorded
 def two_compartment(
     trial: Trial,
     *,
@@ -129,6 +132,7 @@ def two_compartment(
     return concentration(trial, central(trial, disposition, KA, absorption, dosing), V1)
 
 
+@recorded
 def three_compartment(
     trial: Trial,
     *,

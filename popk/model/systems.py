@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from popk.model.dosing import ByCompartment, dosing_of, parameter, tell
 from popk.model.explanation import explained
+from popk.model.recording import recorded
 from popk.model.sites import ModelError
 from popk.reasons import failing
 from popk.solve import Dosing, solve
@@ -55,6 +56,7 @@ class Written(NamedTuple):
     rhs: Callable[[Any, Any, Mapping[str, Any]], Float[Array, " n"]]
 
 
+@recorded
 def ode(
     trial: Trial,
     rhs: System | Callable[..., Any],
@@ -157,6 +159,7 @@ def ode(
     return _result(names, found.amounts, f"ODE solver, {method}, rtol {rtol:g}", why)
 
 
+@recorded
 def linear(
     trial: Trial,
     rates: Callable[[Any], Any],
