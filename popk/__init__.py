@@ -37,12 +37,12 @@ if TYPE_CHECKING:
         zero_inflated,
     )
     from popk.inference.convergence import Convergence, ConvergenceWarning, convergence
+    from popk.inference.explanation import explain
     from popk.inference.fit import fit
     from popk.inference.modes import map_estimate
     from popk.inference.objective import objective
     from popk.inference.pymc_models import pymc_model
     from popk.model.absorption import inverse_gaussian, route, transit, weibull, zero_order
-    from popk.model.explanation import explain
     from popk.model.individual import individual
     from popk.model.missing import covariate_model
     from popk.model.mixtures import mixture
@@ -106,7 +106,7 @@ _ROOMS = {
     "covariate_effects": "diagnostics.influence",
     "covariate_model": "model.missing",
     "estimates": "diagnostics.estimates",
-    "explain": "model.explanation",
+    "explain": "inference.explanation",
     "fit": "inference.fit",
     "fixed": "priors",
     "follow_up": "diagnostics.survival",

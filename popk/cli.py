@@ -194,7 +194,7 @@ def _print_fit(posterior: Any, verdict: Any, out: Path) -> None:
     elif verdict.converged:
         typer.echo(
             f"converged: R-hat at most {verdict.rhat:.3f}, bulk ESS at least "
-            f"{verdict.ess_bulk:.0f}, no divergence"
+            f"{verdict.ess_bulk:.0f}, {verdict.diverging}"
         )
     else:
         typer.echo("NOT CONVERGED: do not use this posterior yet", err=True)

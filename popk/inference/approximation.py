@@ -20,7 +20,7 @@ References
    structural models. Ann Econ Soc Meas 3:653-665.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -37,8 +37,11 @@ from popk.trial import Trial
 
 #: A search ends where a quadratic model of the log-density promises no larger rise than this.
 ENOUGH = 0.02
-#: Searches for modes: from the middle of the prior, and from draws of it.
-SEARCHES = 3
+#: Searches for modes: from the middle of the prior, and from draws of it; in trials of more levels than
+#: this only one of these, since they take longer there and modes are further apart.
+SEARCHES, FEW, LEVELS = 5, 2, 1000
+#: The most steps of a search.
+STEPS = 40
 
 
 class Approximation(NamedTuple):
@@ -121,11 +124,11 @@ def approximations(model: Model, trial: Trial, key: Any) -> list[Approximation]:
         _typical(model, (population, individual), stacked, np.zeros(population.size))
     )
     found: list[Approximation] = []
-    for i in range(SEARCHES):
+    for i in range(SEARCHES if trial.observations.measured.sum() <= LEVELS else FEW):
         own = jax.random.fold_in(key, i)
         vector = start(model, whole, trial.arrays(), own, jitter=1.0 if i else 0.0)
-        ends = _searched(look, np.asarray(vector[: population.size]), typical)
-        if ends is not None and not any(_near(ends.position, other) for other in found):
+        ends = _searched(look, np.asarray(vector[: population.size]), typical, found)
+        if ends is not None:
             found.append(Approximation(population, individual, *_measured(look, ends)))
     return sorted(found, key=lambda one: -one.log_mass)
 
@@ -137,26 +140,44 @@ class _End(NamedTuple):
     seen: _Look
 
 
-def _searched(look: Callable[..., _Look], begin: np.ndarray, centers: Any) -> _End | None:
-    """Return where the log-density no longer rises; None where it is not finite at the beginning."""
-    x, damping, refused = begin, 1e-2, 0
+def _searched(
+    look: Callable[..., _Look], begin: np.ndarray, centers: Any, known: Sequence[Approximation]
+) -> _End | None:
+    """Return where the log-density no longer rises.
+
+    None where it is not finite at the beginning, where the search comes to a mode that is known, or
+    where it does not end.
+    """
+    x, damping, radius = begin, 1e-2, 2.0  # steps of at most e^2 times as much of anything
     seen = _host(look(x, centers, 1e-4))
     if not _finite(seen):
         return None
-    for _ in range(60):
-        curvature = seen.scores.T @ seen.scores + 0.5 * np.eye(len(x))  # a prior's, about
-        promised = seen.slope @ np.linalg.solve(curvature, seen.slope)
-        if promised < ENOUGH or refused == 4:
-            break
+    for _ in range(STEPS):
+        if any(_near(x, mode) for mode in known):
+            return None
+        curvature = _outer(seen.scores)
+        if seen.slope @ np.linalg.solve(curvature, seen.slope) < ENOUGH or radius < 1e-3:
+            return _End(x, seen)
         damped = curvature + damping * np.diag(np.diag(curvature))
         step = np.linalg.solve(damped, seen.slope)
-        step *= min(1.0, 2.0 / abs(step).max())  # at most e^2 times as much of anything
+        step *= min(1.0, radius / abs(step).max())
         tried = _host(look(x + step, seen.centers, 1e-4))
         if _finite(tried) and tried.log_density > seen.log_density:
-            x, seen, damping, refused = x + step, tried, max(damping / 10, 1e-6), 0
+            x, seen, damping, radius = (
+                x + step,
+                tried,
+                max(damping / 10, 1e-6),
+                min(2 * radius, 2.0),
+            )
         else:
-            damping, refused = max(damping * 10, 1e-2), refused + 1
-    return _End(x, seen)
+            damping, radius = max(damping * 10, 1e-2), abs(step).max() / 4
+    return None if known else _End(x, seen)
+
+
+def _outer(scores: np.ndarray) -> np.ndarray:
+    """Return about the curvature of the posterior: how the scores vary, and a prior's own, about."""
+    away = scores - scores.mean(0)  # far from the mode scores are large, and much alike
+    return away.T @ away + 0.5 * np.eye(scores.shape[1])
 
 
 def _host(seen: _Look) -> _Look:
@@ -172,12 +193,13 @@ def _measured(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, float]:
     """Return the position, its covariance, what was seen there, and the log of the mass around it."""
     x, seen = end
-    outer = seen.scores.T @ seen.scores + 0.5 * np.eye(len(x))
+    outer = _outer(seen.scores)
     sd = np.sqrt(np.diag(np.linalg.inv(outer)))
-    rows = []
-    for step in np.diag(0.1 * sd):
-        up, down = (_host(look(x + s * step, seen.centers, 1e-8)) for s in (1, -1))
-        rows.append((down.slope - up.slope) / (2 * step.sum()))
+    base = _host(look(x, seen.centers, 1e-8))
+    rows = [
+        (base.slope - _host(look(x + step, base.centers, 1e-8)).slope) / step.sum()
+        for step in np.diag(0.05 * sd)
+    ]
     curvature = np.array(rows)
     curvature = (curvature + curvature.T) / 2
     scaled = curvature * np.outer(sd, sd)
@@ -185,8 +207,11 @@ def _measured(
         # no mode, or a long ridge: what subjects say one by one, and the prior, bound it
         scaled = outer * np.outer(sd, sd)
     covariance = np.linalg.inv(scaled) * np.outer(sd, sd)
-    mass = float(seen.log_density) + float(np.linalg.slogdet(covariance)[1]) / 2
-    return x, covariance, seen.centers, seen.curvatures, mass
+    last = covariance @ base.slope  # one step of Newton's, if it is a short one
+    if last @ base.slope < len(x) and _finite(after := _host(look(x + last, base.centers, 1e-8))):
+        x, base = x + last, after
+    mass = float(base.log_density) + float(np.linalg.slogdet(covariance)[1]) / 2
+    return x, covariance, base.centers, base.curvatures, mass
 
 
 def _near(position: np.ndarray, other: Approximation) -> bool:

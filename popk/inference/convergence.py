@@ -15,6 +15,9 @@ import xarray as xr
 
 MAX_RHAT = 1.01
 MIN_ESS = 400
+#: A sampler that fails more often than once in so many transitions may have left a region out. A rarer
+#: failure is a far tail: the draws around it are counted, and R-hat and ESS still judge them.
+DIVERGING_ONCE_IN = 1000
 #: Above this Pareto k weights cannot be trusted [2]_.
 MAX_PARETO_K = 0.7
 
@@ -34,9 +37,12 @@ class Convergence(NamedTuple):
         The parameter with the worst R-hat, or with the lowest ESS if all R-hats are fine.
         "" where draws were weighted: their effective sample size is that of all parameters.
     divergences : int
+        More than one in 1,000 transitions is too many.
     pareto_k : float, optional
         Of the weights of importance sampling; draws of NUTS have none, those that were weighted have
         no R-hat (NaN).
+    transitions : int
+        How many there were after the warm-up.
     """
 
     rhat: float
@@ -45,6 +51,7 @@ class Convergence(NamedTuple):
     worst: str
     divergences: int
     pareto_k: float | None = None
+    transitions: int = 0
 
     @property
     def converged(self) -> bool:
@@ -66,13 +73,20 @@ class Convergence(NamedTuple):
                 f"the lowest effective sample size is bulk {self.ess_bulk:.0f}, tail "
                 f"{self.ess_tail:.0f} (at least {MIN_ESS}): raise draws= or chains="
             )
-        if self.divergences:
-            plural = "s" if self.divergences > 1 else ""
+        if self.divergences * DIVERGING_ONCE_IN > self.transitions:
             found.append(
-                f"{self.divergences} divergent transition{plural}: raise target_accept= (0.98, 0.995), "
-                f"or lower centering= (0.3, 0) where subjects have few levels"
+                f"{self.diverging} (at most one in {DIVERGING_ONCE_IN:,}): raise target_accept= (0.98, "
+                f"0.995), or tighten priors that allow a standard deviation near 0"
             )
         return found
+
+    @property
+    def diverging(self) -> str:
+        """Return how many transitions diverged, in words."""
+        if not self.divergences:
+            return "no divergence"
+        plural = "s" if self.divergences > 1 else ""
+        return f"{self.divergences:,} divergent transition{plural} of {self.transitions:,}"
 
     def _of_weights(self, pareto_k: float) -> list[str]:
         found = []
@@ -121,13 +135,14 @@ def convergence(posterior: xr.DataTree) -> Convergence:
     if rhat[worst] <= MAX_RHAT:
         worst = min(bulk, key=lambda n: min(bulk[n], tail[n]))
     stats = posterior["sample_stats"].dataset
-    divergences = int(stats["diverging"].sum()) if "diverging" in stats else 0
+    diverging = stats["diverging"].to_numpy() if "diverging" in stats else np.zeros(0, dtype=bool)
     return Convergence(
         max(rhat.values(), key=lambda v: np.nan_to_num(v, nan=np.inf)),
         min(bulk.values()),
         min(tail.values()),
         worst,
-        divergences,
+        int(diverging.sum()),
+        transitions=diverging.size,
     )
 
 

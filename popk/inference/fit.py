@@ -98,8 +98,8 @@ def fit(
         between; the posterior is the same. By default what each subject's levels say decides, see
         `popk.explain`.
     target_accept : float
-        The mean acceptance rate to adapt the step size to; higher is slower and safer. By default 0.85,
-        and 0.95 after a window of the warm-up in which a transition diverged.
+        The mean acceptance rate to adapt the step size to; higher is slower and safer. By default 0.9,
+        and 0.97 after a window of the warm-up in which more than one transition in 100 diverged.
     max_depth : int
         At most 2**max_depth gradients a step (10).
     checkpoint : path

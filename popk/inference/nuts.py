@@ -46,8 +46,9 @@ from popk.model.sites import Model
 from popk.trial import Trial
 from popk.variability import Centering
 
-#: Acceptance rates to adapt the step size to: at first, and where a transition diverged.
-BOLD, CAREFUL = 0.85, 0.95
+#: Acceptance rates to adapt the step size to: at first, and where one in `OFTEN` transitions diverged.
+BOLD, CAREFUL = 0.9, 0.97
+OFTEN = 100
 
 
 class Target(NamedTuple):
@@ -67,8 +68,8 @@ class Target(NamedTuple):
 class Settings(NamedTuple):
     """What a sampling run is asked for.
 
-    `warmup` is the most that the warm-up may take. A `target_accept` of None is 0.85, and 0.95 after a
-    window of the warm-up in which a transition diverged.
+    `warmup` is the most that the warm-up may take. A `target_accept` of None is 0.9, and 0.97 after a
+    window of the warm-up in whose second half more than one transition in 100 diverged.
     """
 
     chains: int
@@ -198,7 +199,8 @@ def _further(
     drawn = jax.tree.map(np.asarray, drawn)
     window = _joined((window, _where(drawn, (ahead & COLLECT) > 0)))
     if (ahead & UPDATE).any():
-        if window.diverging.any() and settings.target_accept is None:
+        late = window.diverging[len(window.lp) // 2 :]  # the step size was still sought before
+        if OFTEN * late.sum() > late.size and settings.target_accept is None:
             carry = carry._replace(accept=jnp.full_like(carry.accept, CAREFUL))
         elif done < len(stages) and settled(plan, before, window.position, window.lp):
             stages = np.append(

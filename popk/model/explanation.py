@@ -51,8 +51,8 @@ def explained(structure: str, tier: str, why: str) -> None:
         found.append(Tier(structure, tier, why))
 
 
-def explain(model: Model, trial: Trial) -> None:
-    """Print which solver each structure of a model takes on a trial, and why.
+def tiers(model: Model, trial: Trial) -> list[Tier]:
+    """Return how each structure of a model is solved on a trial; nothing is computed.
 
     Parameters
     ----------
@@ -63,11 +63,6 @@ def explain(model: Model, trial: Trial) -> None:
     ------
     ModelError
         The model cannot be used with the trial.
-
-    Examples
-    --------
-    >>> popk.explain(theophylline, trial)  # doctest: +SKIP
-    depot, central: closed form, because its exponentials are known
     """
     describe(model, trial)
     seeded = handlers.seed(model, jax.random.key(0))
@@ -75,7 +70,4 @@ def explain(model: Model, trial: Trial) -> None:
         jax.eval_shape(
             lambda arrays: handlers.trace(seeded).get_trace(arrays) and None, trial.arrays()
         )
-    for tier in found:
-        print(f"{tier.structure}: {tier.tier}, because {tier.why}")
-    if not found:
-        print("the model calls no structure of popk")
+    return found

@@ -17,6 +17,7 @@ from popk.diagnostics.survival import follow_up, kaplan_meier
 from popk.diagnostics.vpc import vpc
 from popk.inference.compilation import keep_compiled
 from popk.inference.convergence import (
+    DIVERGING_ONCE_IN,
     MAX_PARETO_K,
     MAX_RHAT,
     MIN_ESS,
@@ -137,7 +138,8 @@ def _verdict(
         ("Worst R-hat", f"{found.rhat:.3f}", f"at most {MAX_RHAT}"),
         ("Lowest bulk ESS", number(found.ess_bulk), f"at least {MIN_ESS}"),
         ("Lowest tail ESS", number(found.ess_tail), f"at least {MIN_ESS}"),
-        ("Divergent transitions", f"{found.divergences:,} of {chains * draws:,}", "none"),
+        ("Divergent transitions", f"{found.divergences:,} of {chains * draws:,}",
+         f"at most 1 in {DIVERGING_ONCE_IN:,}"),
     ]  # fmt: skip
     facts.append(("Chains × draws", f"{chains} × {draws:,}", ""))
     return {

@@ -74,10 +74,24 @@ def test_the_parameter_with_the_lowest_ess_is_named_where_all_r_hats_are_fine():
 
 def test_divergences_are_counted_with_what_to_change():
     verdict = popk.convergence(posterior(divergences=7))
-    assert verdict.divergences == 7
+    assert (verdict.divergences, verdict.transitions) == (7, CHAINS * DRAWS)
     assert not verdict.converged
-    assert verdict.problems()[0].startswith("7 divergent transitions: raise target_accept=")
-    assert "lower centering=" in verdict.problems()[0]
+    assert verdict.problems()[0].startswith(
+        "7 divergent transitions of 2,000 (at most one in 1,000): raise target_accept="
+    )
+
+
+@pytest.mark.parametrize(
+    ("divergences", "converged", "said"),
+    [(0, True, "no divergence"), (1, True, "1 divergent transition of 2,000"),
+     (2, True, "2 divergent transitions of 2,000"), (3, False, "3 divergent transitions of 2,000")],
+)  # fmt: skip
+def test_more_than_one_divergence_in_a_thousand_transitions_is_too_many(
+    divergences, converged, said
+):
+    verdict = popk.convergence(posterior(divergences=divergences))
+    assert verdict.converged is converged
+    assert verdict.diverging == said
 
 
 def test_a_chain_that_never_moved_is_no_converged_one():
