@@ -95,7 +95,7 @@ def draw(
     problem: Problem, *, seed: int, progress: bool, chains: int, draws: int, width: float
 ) -> Draws:
     """Return independent draws of the posterior of `people`, each narrower by `width` than it is."""
-    plan, key = layout(problem.model, problem.trial, ()), jax.random.key(seed)
+    plan, key = layout(problem.model, problem.trial), jax.random.key(seed)
     o, n = problem.trial.observations, problem.trial.n_subjects
     levels = [o.value[o.subject == i] for i in range(n)]
     middle, variance = of_mu(levels)
