@@ -1,8 +1,12 @@
 """From a trial's records to a run folder: ``popk check|fit``."""
 
+import contextlib
+import logging
 import shlex
+import shutil
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -73,6 +77,9 @@ def fit(
     individual_draws: Annotated[
         int | None, typer.Option(help="Of laplace: of each subject's random effects.", min=2)
     ] = None,
+    checkpoint: Annotated[
+        bool, typer.Option(help="Go on where the same command was killed (nuts).")
+    ] = True,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing run folder.")] = False,
     report: Annotated[bool, typer.Option(help="Write report.html as well.")] = True,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
@@ -84,46 +91,83 @@ def fit(
 
     Example: popk fit models/theophylline.py data/theophylline.csv --out runs/theophylline --seed 1
     """
-    from popk.runs import load_model, staged_run, write_run
+    from popk.runs import load_model
 
     trial = trial_from(data, unit, column, covariates)
-    function = load_model(model)
-    with staged_run(out, overwrite=overwrite) as folder:
-        from popk.inference.convergence import convergence
-        from popk.inference.fit import fit as sample
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", category=UserWarning)  # said below, and in the report
-            posterior = sample(
-                function,
-                trial,
-                seed=seed,
-                method=method,
-                chains=chains,
-                warmup=warmup,
-                draws=draws,
-                centering=centering,
-                target_accept=target_accept,
-                population_draws=population_draws,
-                individual_draws=individual_draws,
-                progress=not quiet,
-            )
-        verdict = convergence(posterior)
-        write_run(
-            folder,
-            function,
-            posterior,
-            trial,
-            {
-                "command": shlex.join(["popk", *sys.argv[1:]]),
-                "convergence": {**_known(verdict._asdict()), "converged": verdict.converged},
-            },
-        )
-        if report:
-            write_report(function, posterior, trial, folder / "report.html")
+    posterior, verdict = _fitted(
+        load_model(model),
+        trial,
+        out,
+        {
+            "seed": seed,
+            "method": method,
+            "chains": chains,
+            "warmup": warmup,
+            "draws": draws,
+            "centering": centering,
+            "target_accept": target_accept,
+            "population_draws": population_draws,
+            "individual_draws": individual_draws,
+            "progress": not quiet,
+        },
+        checkpoint=checkpoint,
+        overwrite=overwrite,
+        reported=report,
+    )
     _print_fit(posterior, verdict, out)
     if not verdict.converged:
         raise typer.Exit(NOT_CONVERGED)
+
+
+def _fitted(
+    model: Any, trial: Any, out: Path, options: dict[str, Any], *,
+    checkpoint: bool, overwrite: bool, reported: bool,
+) -> tuple[Any, Any]:  # fmt: skip
+    """Return the posterior and the verdict on it, when its run folder is made."""
+    from popk.inference.convergence import convergence
+    from popk.inference.fit import fit as sample
+    from popk.inference.resuming import resumed_fit
+    from popk.runs import checkpoint_beside, staged_run, verdict_of, write_run
+
+    with staged_run(out, overwrite=overwrite) as folder:
+        with _said_at_once():
+            if checkpoint:
+                posterior = resumed_fit(out, model, trial, options)
+            else:
+                posterior = sample(model, trial, **options)
+        verdict = convergence(posterior)
+        more = {
+            "command": shlex.join(["popk", *sys.argv[1:]]),
+            "convergence": verdict_of(verdict),
+        }
+        write_run(folder, model, posterior, trial, more)
+        if reported:
+            write_report(model, posterior, trial, folder / "report.html")
+    if checkpoint:
+        shutil.rmtree(checkpoint_beside(out), ignore_errors=True)
+    return posterior, verdict
+
+
+@contextlib.contextmanager
+def _said_at_once() -> Iterator[None]:
+    """Print what a fit says of its checkpoint, one line each; of convergence the report speaks."""
+    from popk.inference.checkpoint import CheckpointWarning
+
+    said = logging.StreamHandler(sys.stderr)
+    said.setFormatter(logging.Formatter("popk: %(message)s"))
+    log = logging.getLogger("popk")
+    level = log.level
+    log.addHandler(said)
+    log.setLevel(logging.INFO)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", category=UserWarning)
+            warnings.simplefilter("once", category=CheckpointWarning)
+            warnings.showwarning = lambda message, *_: typer.echo(f"popk: {message}", err=True)
+            yield
+    finally:
+        log.removeHandler(said)
+        log.setLevel(level)
 
 
 def _print_fit(posterior: Any, verdict: Any, out: Path) -> None:
@@ -146,8 +190,3 @@ def _print_fit(posterior: Any, verdict: Any, out: Path) -> None:
         typer.echo("NOT CONVERGED: do not use this posterior yet", err=True)
         for problem in verdict.problems():
             typer.echo(f"  {problem}", err=True)
-
-
-def _known(facts: dict[str, Any]) -> dict[str, Any]:
-    """Return facts without those that are no number: JSON has none."""
-    return {name: None if value != value else value for name, value in facts.items()}
