@@ -8,6 +8,7 @@ import glob
 import hashlib
 import importlib.util
 import inspect
+import io
 import json
 import os
 import shutil
@@ -253,7 +254,10 @@ def write_run(
     more : mapping, optional
         What else ``run.json`` should say: the verdict on convergence, the command.
     """
-    posterior.to_netcdf(folder / "posterior.nc", engine="h5netcdf")
+    # By way of memory: where the disk is full HDF5 takes the whole process with it.
+    buffer = io.BytesIO()
+    posterior.to_netcdf(buffer, engine="h5netcdf")
+    (folder / "posterior.nc").write_bytes(buffer.getvalue())
     (folder / "model.py").write_text(_source(model), encoding="utf-8")
     name = getattr(model, "__name__", "model")
     load_model(folder / "model.py", name)  # a model that cannot be read back is worth nothing

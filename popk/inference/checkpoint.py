@@ -108,7 +108,8 @@ class Checkpoint:
         return kept
 
     def _read(self, file: Path) -> Kept:
-        with np.load(file) as stored:
+        # Opened here: NumPy leaves open what is no archive.
+        with file.open("rb") as stream, np.load(stream) as stored:
             said = json.loads(str(stored["said"]))
             self._refuse_strangers(said["identity"])
             leaves = [jnp.asarray(stored[f"carry_{i}"]) for i in range(said["leaves"])]
@@ -179,7 +180,7 @@ class Checkpoint:
             )
 
     def _part(self, i: int) -> Sampled:
-        with np.load(self._file(i)) as stored:
+        with self._file(i).open("rb") as stream, np.load(stream) as stored:
             return Sampled(*(stored[n] for n in Sampled._fields))
 
     def _file(self, i: int) -> Path:
