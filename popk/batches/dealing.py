@@ -4,6 +4,7 @@ A process is started for itself and told its tasks, and is no fork: JAX does not
 nothing of the program that asks, and one that is killed takes no other with it.
 """
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -56,9 +57,12 @@ def dealt(tasks: Sequence[Task], processes: int, retries: int) -> Iterator[Event
     events: queue.SimpleQueue[Event] = queue.SimpleQueue()
     count = min(processes, len(tasks))
     workers = [_Worker(max(1, (os.cpu_count() or 1) // count)) for _ in range(count)]
-    for worker in workers:
-        told = (worker, tasks, waiting, events, retries)
-        threading.Thread(target=_serve, args=told, daemon=True).start()
+    threads = [
+        threading.Thread(target=_serve, args=(worker, tasks, waiting, events, retries), daemon=True)
+        for worker in workers
+    ]
+    for thread in threads:
+        thread.start()
     try:
         left = len(tasks)
         while left:
@@ -68,25 +72,28 @@ def dealt(tasks: Sequence[Task], processes: int, retries: int) -> Iterator[Event
     finally:
         for worker in workers:
             worker.dismiss()
+        for thread in threads:
+            thread.join(timeout=10)
 
 
 def _serve(
     worker: "_Worker", tasks: Sequence[Task], waiting: Any, events: Any, retries: int
 ) -> None:
     """Give a worker one task after the other."""
-    while not waiting.empty():
-        try:
-            number = waiting.get_nowait()
-        except queue.Empty:
-            return
-        outcome, attempts = None, 0
-        while outcome is None and attempts <= retries and not worker.dismissed:
-            attempts += 1
-            events.put(Event(number, None, attempts))
-            outcome = worker.answer(tasks[number])
-        if outcome is None:
-            outcome = {"why": f"its process was lost {attempts} times ({worker.last})"}
-        events.put(Event(number, outcome, attempts))
+    with contextlib.closing(worker):
+        while not worker.dismissed:
+            try:
+                number = waiting.get_nowait()
+            except queue.Empty:
+                return
+            outcome, attempts = None, 0
+            while outcome is None and attempts <= retries and not worker.dismissed:
+                attempts += 1
+                events.put(Event(number, None, attempts))
+                outcome = worker.answer(tasks[number])
+            if outcome is None:
+                outcome = {"why": f"its process was lost {attempts} times ({worker.last})"}
+            events.put(Event(number, outcome, attempts))
 
 
 class _Worker:
@@ -117,8 +124,14 @@ class _Worker:
         return None
 
     def dismiss(self) -> None:
-        """End the process, whatever it does."""
-        self.dismissed = True
+        """End the process, whatever it does; who waits for its answer hears of it."""
+        self.dismissed, process = True, self.process
+        if process is not None:
+            process.kill()
+
+    def close(self) -> None:
+        """End the process, of which nothing is asked any more."""
+        self.dismiss()
         self._ended()
         self.log.close()
 
@@ -140,17 +153,19 @@ class _Worker:
             stdout=subprocess.PIPE, stderr=self.log, text=True, encoding="utf-8",
             env={**limits, **os.environ, **own},
         )  # fmt: skip
+        if self.dismissed:
+            self.process.kill()
         return self.process
 
     def _ended(self) -> int:
         process, self.process = self.process, None
         if process is None:
             return 0
-        process.kill() if self.dismissed else None
         code = process.wait()
         for pipe in (process.stdin, process.stdout):
-            if pipe is not None and not self.dismissed:
-                pipe.close()
+            if pipe is not None:
+                with contextlib.suppress(OSError):  # what was to be told to a lost process
+                    pipe.close()
         return code
 
 

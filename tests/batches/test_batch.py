@@ -44,31 +44,43 @@ def jobs(tmp_path):
 
 def test_jobs_make_run_folders_and_a_table_and_a_bad_one_stops_none(tmp_path, jobs):
     (tmp_path / "bad.csv").write_text("ID,TIME,EVID,AMT,DV\n1,0,1,-5,.\n1,2,0,.,8\n")
+    asked = jobs({"name": "good"}, {"name": "bad", "data": str(tmp_path / "bad.csv")})
+    out = tmp_path / "runs"
+    table = run_batch(asked, out, processes=1, progress=False)
+    assert table["status"].to_dict() == {"good": "done", "bad": "failed"}
+    assert "AMT is -5; a dose must be positive" in table.loc["bad", "why"]
+    assert table.loc["good", "converged"]
+    assert {p.name for p in out.iterdir()} == {"good", "batch.csv"}
+    pd.testing.assert_index_equal(
+        pd.read_csv(out / "batch.csv", index_col="job").index, table.index
+    )
+    run = popk.open_run(out / "good")
+    direct = popk.fit(run.model, run.trial, seed=1, progress=False, **LAPLACE)
+    # Threads may change the order of sums, and so the last digits.
+    one, other = (tree["posterior"]["CL_pop"] for tree in (direct, run.posterior))
+    np.testing.assert_allclose(one, other, rtol=1e-6)
+
+    # Again: what is done is kept as it is, and only what failed is tried.
+    before = {p: p.stat().st_mtime_ns for p in out.glob("*/*")}
+    table = run_batch(asked, out, processes=1, progress=False)
+    assert list(table["status"]) == ["kept", "failed"]
+    assert {p: p.stat().st_mtime_ns for p in out.glob("*/*")} == before
+
+    # Other inputs under the name of a run are refused.
+    table = run_batch(jobs({"name": "good", "seed": 2}), out, processes=1, progress=False)
+    assert "is a run of other inputs" in table.loc["good", "why"]
+
+
+@pytest.mark.slow
+def test_parts_of_a_job_end_in_one_run_folder_with_their_table(tmp_path, jobs):
     asked = jobs(
-        {"name": "good"},
-        {"name": "bad", "data": str(tmp_path / "bad.csv")},
         {"name": "boot", "kind": "bootstrap", "replicates": 3},
         {"name": "left-out", "kind": "cross-validation", "folds": 2},
     )
     out = tmp_path / "runs"
-    table = run_batch(asked, out, processes=1, progress=False)
-    assert table["status"].to_dict() == {
-        "good": "done", "bad": "failed", "boot": "done", "left-out": "done",
-    }  # fmt: skip
-    assert "AMT is -5; a dose must be positive" in table.loc["bad", "why"]
-    assert table.loc["good", "converged"]
-    assert {p.name for p in out.iterdir()} == {"good", "boot", "left-out", "batch.csv"}
-    pd.testing.assert_index_equal(
-        pd.read_csv(out / "batch.csv", index_col="job").index, table.index
-    )
-    direct = popk.fit(
-        popk.open_run(out / "good").model, popk.open_run(out / "good").trial, seed=1, progress=False,
-        **LAPLACE,
-    )  # fmt: skip
-    # Threads may change the order of sums, and so the last digits.
-    one, other = (t["posterior"]["CL_pop"] for t in (direct, popk.open_run(out / "good").posterior))
-    np.testing.assert_allclose(one, other, rtol=1e-6)
-
+    table = run_batch(asked, out, processes=2, progress=False)
+    assert list(table["status"]) == ["done", "done"]
+    assert {p.name for p in out.iterdir()} == {"boot", "left-out", "batch.csv"}
     each = pd.read_csv(out / "boot" / "bootstrap.csv", index_col="replicate")
     summary = pd.read_csv(out / "boot" / "summary.csv", index_col="parameter")
     assert each["CL_pop"].nunique() == 3
@@ -80,19 +92,11 @@ def test_jobs_make_run_folders_and_a_table_and_a_bad_one_stops_none(tmp_path, jo
     assert info["elpd"] == pytest.approx(elpd["elpd"].sum())
     assert sorted(elpd["fold"]) == [1, 1, 2, 2]
 
-    # Again: what is done is kept as it is, and only what failed is tried.
-    before = {p: p.stat().st_mtime_ns for p in out.glob("*/*")}
-    table = run_batch(asked, out, processes=1, progress=False)
-    assert list(table["status"]) == ["kept", "failed", "kept", "kept"]
-    assert {p: p.stat().st_mtime_ns for p in out.glob("*/*")} == before
-
-    # Other inputs under the name of a run are refused, unless it may be replaced.
-    other = jobs({"name": "good", "seed": 2})
-    table = run_batch(other, out, processes=1, progress=False)
-    assert "is a run of other inputs" in table.loc["good", "why"]
-    table = run_batch(other, out, processes=1, progress=False, overwrite=True)
-    assert table.loc["good", "status"] == "done"
-    assert popk.open_run(out / "good").info["seed"] == 2
+    assert list(run_batch(asked, out, progress=False)["status"]) == ["kept", "kept"]
+    other = jobs({"name": "boot", "kind": "bootstrap", "replicates": 2, "seed": 2})
+    table = run_batch(other, out, progress=False, overwrite=True)
+    assert table.loc["boot", "status"] == "done"
+    assert popk.open_run(out / "boot").info["seed"] == 2
 
 
 def test_a_task_whose_process_is_lost_each_time_fails_with_the_signal(tmp_path, jobs):

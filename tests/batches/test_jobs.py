@@ -82,7 +82,7 @@ def test_subjects_drawn_with_replacement_keep_their_records_under_ids_of_their_o
 def test_every_subject_is_of_one_fold_and_folds_are_even():
     ids = tuple(str(i) for i in range(11))
     dealt = folds(ids, 3, seed=1)
-    assert sorted(sum(dealt, []), key=int) == list(ids)
+    assert sorted((who for fold in dealt for who in fold), key=int) == list(ids)
     assert sorted(len(fold) for fold in dealt) == [3, 4, 4]
     assert folds(ids, 3, seed=2) != dealt
     with pytest.raises(ValueError, match="folds is 12, and there are 11 subjects"):
