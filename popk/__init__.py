@@ -11,6 +11,8 @@ if "JAX_ENABLE_X64" not in os.environ:  # the one import-time effect: single pre
 
 if TYPE_CHECKING:
     from popk import covariates, plots, systems, testing
+    from popk.batches.batch import run_batch
+    from popk.batches.jobs import BatchError
     from popk.diagnostics.calibration import calibrate
     from popk.diagnostics.comparison import compare
     from popk.diagnostics.engines import compare_engines
@@ -79,6 +81,7 @@ if TYPE_CHECKING:
 
 #: The public surface: each name and the room that it lives in, imported when it is first used.
 _ROOMS = {
+    "BatchError": "batches.jobs",
     "Convergence": "inference.convergence",
     "ConvergenceWarning": "inference.convergence",
     "DataError": "records.table",
@@ -145,6 +148,7 @@ _ROOMS = {
     "replace_blq": "trial",
     "report": "reports.page",
     "route": "model.absorption",
+    "run_batch": "batches.batch",
     "save_run": "runs",
     "scm": "diagnostics.stepwise",
     "selection": "diagnostics.selection",
@@ -162,8 +166,8 @@ _ROOMS = {
 }
 
 __all__ = [
-    "Convergence", "ConvergenceWarning", "DataError", "LeftOutWarning", "ModelError", "Run",
-    "RunError", "Trial", "Twin", "UnitError", "additive_error", "autocorrelated_error",
+    "BatchError", "Convergence", "ConvergenceWarning", "DataError", "LeftOutWarning", "ModelError",
+    "Run", "RunError", "Trial", "Twin", "UnitError", "additive_error", "autocorrelated_error",
     "binary", "box_cox", "box_cox_error", "calibrate", "candidate_effects", "check_gradient",
     "combined_error", "compare", "compare_engines", "concentration", "constant_hazard",
     "convergence", "covariate_effects", "covariate_model", "covariates", "estimates", "explain",
@@ -173,7 +177,7 @@ __all__ = [
     "objective", "observe", "ode", "one_compartment", "open_run", "ordered_categories", "plots",
     "poisson", "power_error", "predict", "predict_at", "prior", "prior_draws", "prior_from",
     "prior_sensitivity", "prior_shift", "proportional_error", "pymc_model", "read_nonmem",
-    "replace_blq", "report", "route", "save_run", "scm", "selection", "summary", "systems",
+    "replace_blq", "report", "route", "run_batch", "save_run", "scm", "selection", "summary", "systems",
     "testing", "three_compartment", "time_to_event", "transit", "two_compartment", "vpc",
     "weibull", "weibull_hazard", "yeo_johnson_error", "zero_inflated", "zero_order",
 ]  # fmt: skip

@@ -4,9 +4,11 @@ A folder appears complete or not at all: it is written beside its place and rena
 """
 
 import contextlib
+import glob
 import hashlib
 import importlib.util
 import inspect
+import io
 import json
 import os
 import shutil
@@ -34,6 +36,10 @@ import popk
 
 
 """
+
+
+#: What stands after the name of a run folder while it is written, and while it is replaced.
+_STAGING, _OLD = "staging-", ".old"
 
 
 class RunError(ValueError):
@@ -151,28 +157,33 @@ def save_run(
 def staged_run(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Give a hidden folder that takes the place of `path` when all went well, and goes if not.
 
+    What a killed process left there goes too, and an old run that it was about to replace comes back.
+
     Raises
     ------
     RunError
-        The folder exists (without `overwrite`), is no run folder, or cannot be written.
+        The folder exists (without `overwrite`), is no run folder, cannot be written, or another process
+        is writing it.
     """
     final = Path(path)
+    _clear(final)
     if final.exists() and not overwrite:
         raise RunError(f"{final} exists; choose another folder, or replace it with --overwrite")
     if final.exists() and not (final / "run.json").is_file():
         raise RunError(f"{final} is no run folder, so it is not overwritten; choose another folder")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
+        staging = Path(tempfile.mkdtemp(prefix=f".{final.name}.{_STAGING}", dir=final.parent))
     except OSError as error:
         raise RunError(
             f"{final} cannot be written: {error.strerror}; choose another folder"
         ) from error
+    lock = _locked(staging)
     try:
         yield staging
         staging.chmod(0o755)
         if final.exists():
-            old = staging.with_name(staging.name + ".old")
+            old = staging.with_name(staging.name + _OLD)
             final.rename(old)
             staging.rename(final)
             shutil.rmtree(old)
@@ -182,6 +193,51 @@ def staged_run(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
         raise RunError(f"{final} cannot be written: {error}") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _clear(final: Path) -> None:
+    """Remove what a killed process left beside a run folder; refuse where one is alive."""
+    beside = sorted(final.parent.glob(f".{glob.escape(final.name)}.{_STAGING}*"))
+    for staging in [p for p in beside if p.suffix != _OLD and sys.platform != "win32"]:
+        lock = _locked(staging)
+        if lock is None and staging.exists():
+            raise RunError(
+                f"{final} is being written by another process; wait until that has ended"
+            )
+        shutil.rmtree(staging, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+    for old in [p for p in beside if p.suffix == _OLD]:
+        if final.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:  # killed between the two renamings
+            old.rename(final)
+
+
+def _locked(folder: Path) -> int | None:
+    """Return a lock of a folder, which the system takes back when the process ends; None if it is held."""
+    if sys.platform == "win32":
+        return None
+    import fcntl  # there is none on Windows
+
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def checkpoint_beside(path: str | Path) -> Path:
+    """Return the hidden folder in which a fit keeps how far it is, beside the run folder it will make."""
+    final = Path(path)
+    return final.with_name(f".{final.name}.checkpoint")
 
 
 def write_run(
@@ -198,7 +254,10 @@ def write_run(
     more : mapping, optional
         What else ``run.json`` should say: the verdict on convergence, the command.
     """
-    posterior.to_netcdf(folder / "posterior.nc", engine="h5netcdf")
+    # By way of memory: where the disk is full HDF5 takes the whole process with it.
+    buffer = io.BytesIO()
+    posterior.to_netcdf(buffer, engine="h5netcdf")
+    (folder / "posterior.nc").write_bytes(buffer.getvalue())
     (folder / "model.py").write_text(_source(model), encoding="utf-8")
     name = getattr(model, "__name__", "model")
     load_model(folder / "model.py", name)  # a model that cannot be read back is worth nothing
@@ -226,6 +285,12 @@ def write_run(
     (folder / "run.json").write_text(text + "\n", encoding="utf-8")
     for file in (*files, "run.json"):
         _flush(folder / file)
+
+
+def verdict_of(convergence: Any) -> dict[str, Any]:
+    """Return a verdict on convergence as ``run.json`` has it; what is no number is null there."""
+    facts = {n: None if x != x else x for n, x in convergence._asdict().items()}
+    return {**facts, "converged": convergence.converged}
 
 
 def load_model(path: str | Path, name: str | None = None) -> Model:

@@ -66,7 +66,17 @@ WORDS = (
     Word(r"plotly(\..*)?", ("plots", "reports"), "pictures"),
     Word(
         r"pandas(\..*)?",
-        ("records", "trial", "diagnostics", "twins", "plots", "testing", "reports", "cli"),
+        (
+            "records",
+            "trial",
+            "diagnostics",
+            "twins",
+            "plots",
+            "testing",
+            "reports",
+            "batches",
+            "cli",
+        ),
         "tables end at the trial; from floor 7 they are results, and a twin's new records",
     ),
     Word(r"pint(\..*)?", ("units",), "units"),

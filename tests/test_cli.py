@@ -1,5 +1,6 @@
 """The shell: what it prints, and that bad input is one sentence and exit code 2."""
 
+import contextlib
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import popk
 from popk import cli
 from popk.inference import reweighted
+from popk.inference.checkpoint import Checkpoint
 
 ROOT = Path(__file__).parents[1]
 MODEL = str(ROOT / "models" / "theophylline.py")
@@ -94,6 +96,52 @@ def test_a_fit_around_the_mode_says_pareto_k_and_exits_3_where_it_fails(
     assert "chains means nothing to method='laplace'" in err
 
 
+def test_the_same_command_goes_on_where_it_was_killed(capsys, monkeypatch, tmp_path):
+    keep, out = Checkpoint.keep, tmp_path / "run"
+
+    def killed(self, run, centering, notes, *, now=False):
+        keep(self, run, centering, notes, now=True)
+        raise KeyboardInterrupt
+
+    asked = ["fit", MODEL, DATA, "--out", str(out), *SHORT, "--no-report"]
+    monkeypatch.setattr(Checkpoint, "keep", killed)
+    with contextlib.suppress(KeyboardInterrupt):
+        shell(capsys, monkeypatch, *asked)
+    assert [p.name for p in tmp_path.iterdir()] == [".run.checkpoint"]
+    monkeypatch.setattr(Checkpoint, "keep", keep)
+    code, _, err = shell(capsys, monkeypatch, *asked)
+    assert code in (0, 3)
+    assert (
+        f"popk: going on after 25 steps, from the checkpoint {tmp_path / '.run.checkpoint'}" in err
+    )
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_checkpoint_of_another_fit_is_set_aside(capsys, monkeypatch, tmp_path):
+    (tmp_path / ".run.checkpoint").mkdir()
+    (tmp_path / ".run.checkpoint" / "state.npz").write_bytes(b"something else")
+    asked = ["fit", MODEL, DATA, "--out", str(tmp_path / "run"), *SHORT, "--no-report"]
+    code, _, err = shell(capsys, monkeypatch, *asked)
+    assert code in (0, 3)
+    (said,) = [line for line in err.splitlines() if "starts anew" in line]
+    assert "held a checkpoint that cannot be read" in said
+    assert f"which is now {tmp_path / '.run.checkpoint-1'}; delete that" in said
+    assert {p.name for p in tmp_path.iterdir()} == {"run", ".run.checkpoint-1"}
+
+
+def test_a_batch_prints_its_table_and_exits_2_where_a_job_failed(capsys, monkeypatch, tmp_path):
+    file = tmp_path / "jobs.toml"
+    file.write_text('[[job]]\nname = "one"\nmodel = "none.py"\ndata = "none.csv"\n')
+    out = tmp_path / "runs"
+    code, text, err = shell(
+        capsys, monkeypatch, "batch", str(file), "--out", str(out), "--quiet", "--processes", "1"
+    )
+    assert code == 2
+    assert "failed" in text
+    assert f"popk: one: there is no model file {tmp_path / 'none.py'}; check the path" in err
+    assert (out / "batch.csv").is_file()
+
+
 def test_predict_prints_a_row_for_every_level(capsys, monkeypatch, run, tmp_path):
     code, out, _ = shell(capsys, monkeypatch, "predict", run)
     assert code == 0
@@ -142,7 +190,7 @@ def test_the_module_runs_as_the_command_does():
 
 
 @pytest.mark.parametrize(
-    "command", ["check", "fit", "report", "compare", "predict", "twin", "doctor"]
+    "command", ["check", "fit", "batch", "report", "compare", "predict", "twin", "doctor"]
 )
 def test_every_command_has_an_example(capsys, monkeypatch, command):
     code, out, _ = shell(capsys, monkeypatch, command, "--help")
@@ -217,6 +265,7 @@ def test_a_bad_model_is_one_clear_error_and_exit_2(capsys, monkeypatch, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (["batch", "none.toml"], "none.toml cannot be read as TOML"),
         (["check", "none.csv"], "there is no such file"),
         (["fit", "none.py", DATA, "--out", "x"], "there is no model file none.py"),
         (["fit", MODEL, DATA, "--out", "/dev/null/run"], "cannot be written"),

@@ -1,6 +1,9 @@
 """A run folder is complete or absent, and says so when a byte of it changes."""
 
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +91,68 @@ def test_a_failure_leaves_nothing_behind(tmp_path):
     with pytest.raises(ZeroDivisionError), staged_run(tmp_path / "run") as folder:
         (folder / "half").write_text("written")
         _ = 1 / 0
+    assert list(tmp_path.iterdir()) == []
+
+
+KILLED = """
+import os, sys
+from popk.runs import staged_run
+
+with staged_run(sys.argv[1], overwrite=True) as folder:
+    (folder / "half").write_text("written")
+    os._exit(9)
+"""
+
+
+def test_what_a_killed_process_left_is_cleared_by_the_next(tmp_path):
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "run")], check=False)
+    (left,) = tmp_path.iterdir()
+    assert (left / "half").is_file()
+    with staged_run(tmp_path / "run") as folder:
+        assert not left.exists()
+        assert list(folder.iterdir()) == []
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+def test_two_processes_do_not_write_one_run(tmp_path):
+    with (
+        staged_run(tmp_path / "run"),
+        pytest.raises(RunError, match="is being written by another process"),
+        staged_run(tmp_path / "run"),
+    ):
+        pass
+    with staged_run(tmp_path / "run.2"), staged_run(tmp_path / "run.3"):
+        pass
+
+
+def test_an_old_run_comes_back_where_its_replacement_was_killed(tmp_path, run):
+    old = shutil.copytree(run.path, tmp_path / ".run.staging-abcdefgh.old")
+    with (
+        pytest.raises(RunError, match="exists; choose another folder"),
+        staged_run(tmp_path / "run"),
+    ):
+        pass
+    assert not old.exists()
+    assert popk.open_run(tmp_path / "run").info == run.info
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no limit of a file's size")
+def test_a_full_disk_leaves_no_run_folder(
+    tmp_path, theophylline_model, theophylline_posterior, theophylline
+):
+    import resource
+
+    _, hard = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (50_000, hard)
+    )  # writing more fails, as on a full disk
+    try:
+        with pytest.raises(RunError, match="cannot be written"):
+            popk.save_run(
+                tmp_path / "run", theophylline_model, theophylline_posterior, theophylline
+            )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -294,3 +294,38 @@ def fingerprint(trial: Trial) -> str:
     kept["ULOQ"] = kept["ULOQ"].where(kept["ALQ"].eq(1))
     text = kept.to_csv(index=False, float_format="%.10g", na_rep=".")
     return sha256((trial.units["DV"] + "\n" + text).encode())
+
+
+def log_predictive(
+    model: Model,
+    posterior: xr.DataTree,
+    trial: Trial,
+    *,
+    draws: int = 2000,
+    individual_draws: int = 64,
+    seed: int = 1,
+) -> dict[str, float]:
+    r"""Return the log predictive density of each subject of a trial that the posterior does not know.
+
+    .. math:: \log p(y_i \mid y) = \log \int p(y_i \mid \theta)\,p(\theta \mid y)\,d\theta
+
+    with random effects integrated out as in `loso`; the outer integral is the mean over draws.
+
+    Parameters
+    ----------
+    model : Callable
+    posterior : DataTree
+        Of other subjects.
+    trial : Trial
+    draws, individual_draws, seed : int
+        See `loso`.
+
+    Raises
+    ------
+    ModelError
+        As `loso` does.
+    """
+    sites = _usable(model, trial)
+    asked = (draws, individual_draws, seed)
+    found = _likelihoods(model, trial, sites, asked, posterior, trial.ids)
+    return dict(zip(trial.ids, map(float, _log_mean(found)), strict=True))

@@ -4,9 +4,11 @@ Each file appears complete or not at all; the state, written last, says which dr
 """
 
 import json
+import logging
 import os
 import time
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,8 +29,27 @@ _CARRY = Carry(
 )  # fmt: skip
 
 
+_LOG = logging.getLogger(__name__)
+
+
 class CheckpointError(ValueError):
-    """A checkpoint that is of another fit, or cannot be read."""
+    """A checkpoint that is of another fit, or cannot be read.
+
+    Parameters
+    ----------
+    folder : Path
+    why : str
+    advice : str
+        What to do about it.
+    """
+
+    def __init__(self, folder: Path, why: str, advice: str):
+        super().__init__(f"{folder} holds a checkpoint {why}; {advice}")
+        self.why = why
+
+
+class CheckpointWarning(UserWarning):
+    """A checkpoint cannot be written: what is killed from now on is lost."""
 
 
 class Kept(NamedTuple):
@@ -76,21 +97,29 @@ class Checkpoint:
         if not file.is_file():
             return None
         try:
-            with np.load(file) as stored:
-                said = json.loads(str(stored["said"]))
-                self._refuse_strangers(said["identity"])
-                leaves = [jnp.asarray(stored[f"carry_{i}"]) for i in range(said["leaves"])]
-                carry = jax.tree.unflatten(jax.tree.structure(_CARRY), leaves)
-                window = Sampled(*(stored[f"window_{n}"] for n in Sampled._fields))
-                centering = [jnp.asarray(stored[n]) for n in ("fraction", "scale") if n in stored]
-                stages = stored["stages"]
-            kept = tuple(self._part(i) for i in range(said["parts"]))
-        except (OSError, KeyError, json.JSONDecodeError) as error:
+            kept = self._read(file)
+        except CheckpointError:
+            raise
+        except (OSError, EOFError, LookupError, TypeError, ValueError, zipfile.BadZipFile) as error:
             raise CheckpointError(
-                f"{self.folder} holds a checkpoint that cannot be read ({error}); delete it and start anew"
+                self.folder, f"that cannot be read ({error})", "delete it and start anew"
             ) from error
-        self.parts, self.draws = len(kept), len(kept)
-        run = Run(carry, stages, said["done"], window, kept)
+        _LOG.info("going on after %d steps, from the checkpoint %s", kept.run.done, self.folder)
+        return kept
+
+    def _read(self, file: Path) -> Kept:
+        # Opened here: NumPy leaves open what is no archive.
+        with file.open("rb") as stream, np.load(stream) as stored:
+            said = json.loads(str(stored["said"]))
+            self._refuse_strangers(said["identity"])
+            leaves = [jnp.asarray(stored[f"carry_{i}"]) for i in range(said["leaves"])]
+            carry = jax.tree.unflatten(jax.tree.structure(_CARRY), leaves)
+            window = Sampled(*(stored[f"window_{n}"] for n in Sampled._fields))
+            centering = [jnp.asarray(stored[n]) for n in ("fraction", "scale") if n in stored]
+            stages = stored["stages"]
+        parts = tuple(self._part(i) for i in range(said["parts"]))
+        self.parts, self.draws = len(parts), len(parts)
+        run = Run(carry, stages, said["done"], window, parts)
         return Kept(run, Centering(*centering) if centering else None, said["notes"])
 
     def keep(
@@ -111,11 +140,11 @@ class Checkpoint:
         try:
             self._write(run, centering, notes)
         except OSError as error:  # the fit goes on: a full disk is no reason to lose it
-            warnings.warn(
+            says = (
                 f"the checkpoint in {self.folder} cannot be written ({error.strerror or error}); the fit "
-                f"goes on, and cannot be resumed from here",
-                stacklevel=2,
+                f"goes on, and cannot be resumed from here"
             )
+            warnings.warn(CheckpointWarning(says), stacklevel=2)
         self.written = time.monotonic()
 
     def _write(self, run: Run, centering: Centering | None, notes: Mapping[str, Any]) -> None:
@@ -145,12 +174,13 @@ class Checkpoint:
         other = [n for n in self.identity if identity.get(n) != self.identity[n]]
         if other:
             raise CheckpointError(
-                f"{self.folder} holds a checkpoint of another fit: its {', '.join(other)} differ; give "
-                f"another folder, or delete this one"
+                self.folder,
+                f"of another fit: its {', '.join(other)} differ{'s' if len(other) == 1 else ''}",
+                "give another folder, or delete this one",
             )
 
     def _part(self, i: int) -> Sampled:
-        with np.load(self._file(i)) as stored:
+        with self._file(i).open("rb") as stream, np.load(stream) as stored:
             return Sampled(*(stored[n] for n in Sampled._fields))
 
     def _file(self, i: int) -> Path:

@@ -14,6 +14,7 @@ from popk.inference.beginning import asked, beginning
 from popk.inference.checkpoint import Checkpoint, Kept
 from popk.inference.density import layout
 from popk.inference.draws import Draws, Problem, provenance
+from popk.records.provenance import sha256
 
 
 def draw(
@@ -54,7 +55,16 @@ def _identity(problem: Problem, asked: Mapping[str, Any]) -> dict[str, str]:
     """Return what a run is of, by which a checkpoint is known."""
     of = provenance(problem.model, problem.trial)
     made = ("model_sha256", "trial_sha256", "units", "versions", "device", "precision")
-    return {**{n: str(of[n]) for n in made}, **{n: repr(v) for n, v in asked.items()}}
+    # A model file is a module whose name bears the hash of all of it; and one data file may be read in
+    # several ways, as other columns.
+    host = problem.trial.host
+    read = (host.frame.to_csv(index=False), host.covariates, host.missing)
+    return {
+        **{n: str(of[n]) for n in made},
+        "model_file": getattr(problem.model, "__module__", ""),
+        "records_sha256": sha256(repr(read).encode()),
+        **{n: repr(v) for n, v in asked.items()},
+    }
 
 
 class _Progress:

@@ -1,0 +1,1 @@
+"""How are many fits run, each once? Jobs from a file, dealt out to processes or to a Dask scheduler."""

@@ -1,0 +1,178 @@
+"""What follows from a run folder: ``popk report|compare|predict|twin``."""
+
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from popk.cli.options import (
+    NOT_CONVERGED,
+    Columns,
+    Covariates,
+    RunFolder,
+    Units,
+    rounded,
+    trial_from,
+    write_report,
+)
+
+
+def report(
+    run: RunFolder,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="By default report.html in the run.")
+    ] = None,
+) -> None:
+    """Write the HTML report of a run.
+
+    Example: popk report runs/theophylline --out theophylline.html
+    """
+    from popk.runs import open_run
+
+    opened = open_run(run)
+    path = out or run / "report.html"
+    write_report(opened.model, opened.posterior, opened.trial, path)
+    typer.echo(path)
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders of the same levels.")],
+    *,
+    refit: Annotated[
+        bool, typer.Option(help="Fit again without each subject whose Pareto k is too high.")
+    ] = False,
+    draws: Annotated[int, typer.Option(help="Posterior draws to use.", min=100)] = 2000,
+    seed: Annotated[int, typer.Option()] = 1,
+) -> None:
+    """Compare the models of runs by how well they predict subjects left out, the best first.
+
+    Example: popk compare runs/one runs/two
+    """
+    from popk.diagnostics.comparison import compare as compared
+    from popk.inference.compilation import keep_compiled
+    from popk.runs import open_run
+
+    keep_compiled()
+    opened = {str(path): open_run(path) for path in runs}
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", UserWarning)
+        table = compared(opened, refit=refit, draws=draws, seed=seed)
+    typer.echo(rounded(table).to_string())
+    for message in dict.fromkeys(str(one.message) for one in said):
+        typer.echo(message, err=True)
+    if not all(table["converged"]):
+        raise typer.Exit(NOT_CONVERGED)
+
+
+def predict(
+    run: RunFolder,
+    data: Annotated[
+        Path | None, typer.Argument(help="Other records; by default the run's own.")
+    ] = None,
+    *,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="A CSV; by default it is printed.")
+    ] = None,
+    new_subjects: Annotated[
+        bool, typer.Option(help="Predict new people, not those of the fit.")
+    ] = False,
+    interval: Annotated[
+        float, typer.Option(help="Of the prediction interval.", min=0.01, max=0.999)
+    ] = 0.9,
+    seed: Annotated[int, typer.Option()] = 1,
+    unit: Units = None,
+    column: Columns = None,
+    covariates: Covariates = None,
+) -> None:
+    """Predict the levels of a trial: medians and intervals of PRED, IPRED and DV at each record.
+
+    Example: popk predict runs/theophylline --new-subjects --out predictions.csv
+    """
+    from popk.inference.compilation import keep_compiled
+    from popk.runs import open_run
+    from popk.simulation import predict as simulate
+
+    keep_compiled()
+    opened = open_run(run)
+    trial = opened.trial if data is None else trial_from(data, unit, column, covariates)
+    simulated = simulate(
+        opened.model, opened.posterior, trial, seed=seed, new_subjects=new_subjects
+    )
+    levels = simulated["posterior_predictive"].dataset
+    low = (1 - interval) / 2
+    table = (
+        levels[["ID", "TIME"]]
+        .to_dataframe()[["ID", "TIME"]]
+        .assign(DV_OBSERVED=simulated["observed_data"]["DV"].values)
+    )
+    for name in ("PRED", "IPRED", "DV"):
+        for label, q in (("lower", low), ("median", 0.5), ("upper", 1 - low)):
+            table[f"{name}_{label}"] = levels[name].quantile(q, "sample").values
+    if out is None:
+        typer.echo(table.to_csv(index=False, float_format="%.6g", na_rep="."), nl=False)
+    else:
+        table.to_csv(out, index=False, float_format="%.6g", na_rep=".")
+        typer.echo(out)
+
+
+def twin(
+    run: RunFolder,
+    patient: Annotated[Path, typer.Argument(help="The records of one patient so far.")],
+    *,
+    times: Annotated[str, typer.Option(help="FROM:TO:STEP, or times separated by commas.")],
+    id: Annotated[
+        str | None, typer.Option(help="Which patient, where the file has several.")
+    ] = None,
+    interval: Annotated[float, typer.Option(help="Of the forecast.", min=0.01, max=0.999)] = 0.9,
+    seed: Annotated[int, typer.Option()] = 1,
+    unit: Units = None,
+    column: Columns = None,
+    covariates: Covariates = None,
+) -> None:
+    """Infer one patient's parameters from their records, and forecast their levels.
+
+    Example: popk twin runs/theophylline patient.csv --times 0:24:2
+    """
+    from popk.runs import open_run
+    from popk.twins import Twin
+
+    opened = open_run(run)
+    if not patient.with_suffix(".toml").is_file():  # nothing beside it: as in the trial of the fit
+        known = opened.trial.host
+        unit = [f"{name}={text}" for name, text in known.units.items()] + (unit or [])
+        covariates = ",".join(known.covariates) if covariates is None else covariates
+    trial = trial_from(patient, unit, column, covariates)
+    if id is not None:
+        if id not in trial.ids:
+            raise ValueError(f"{patient} has no ID {id}; it has {', '.join(trial.ids)}")
+        trial = trial[id]
+    person = Twin(opened.model, opened.posterior, trial, seed=seed)
+    typer.echo(person)
+    low = (1 - interval) / 2
+    forecast = person.forecast(_times(times))
+    quantiles = forecast.quantile([low, 0.5, 1 - low], "sample")
+    unit_of = trial.units
+    typer.echo(f"\nForecast [{unit_of['DV']}], median and {100 * interval:g}% interval")
+    typer.echo(
+        f"{'TIME [' + unit_of['TIME'] + ']':>12} {'concentration':>26} {'measured level':>26}"
+    )
+    for i, time in enumerate(forecast["time"].values):
+        cells = [
+            f"{m:.4g} ({a:.4g} to {b:.4g})"
+            for a, m, b in (quantiles[name].values[:, i] for name in ("IPRED", "DV"))
+        ]
+        typer.echo(f"{time:>12g} {cells[0]:>26} {cells[1]:>26}")
+
+
+def _times(text: str) -> list[float]:
+    """Return the times of FROM:TO:STEP (both ends included) or of a list."""
+    try:
+        if ":" not in text:
+            return [float(part) for part in text.split(",")]
+        begin, end, step = (float(part) for part in text.split(":"))
+        if not (step > 0 and end >= begin):
+            raise ValueError
+        return [begin + i * step for i in range(int((end - begin) / step + 1e-9) + 1)]
+    except ValueError:
+        raise ValueError(f"--times {text!r}: write FROM:TO:STEP such as 0:24:2, or 1,2,4") from None
