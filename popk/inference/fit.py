@@ -50,12 +50,24 @@ METHODS = {
         "popk",
         {"draws": 2000, "population_draws": 2000, "individual_draws": None},
     ),
+    "variational": Method(
+        "popk.inference.variational",
+        "popk",
+        {
+            "draws": 2000,
+            "family": "flow",
+            "steps": 10_000,
+            "population_draws": 4000,
+            "individual_draws": None,
+            "centering": None,
+        },
+    ),
     "pymc": Method("popk.inference.pymc_engine", "pymc", _CHAINS),
     "nutpie": Method("popk.inference.nutpie_engine", "nutpie", {**_CHAINS, "centering": None}),
 }
 
 #: The options that count something.
-COUNTS = ("chains", "warmup", "draws", "population_draws", "individual_draws")
+COUNTS = ("chains", "warmup", "draws", "steps", "population_draws", "individual_draws")
 
 
 def fit(
@@ -73,6 +85,8 @@ def fit(
     checkpoint: str | Path | None = None,
     population_draws: int | None = None,
     individual_draws: int | None = None,
+    family: str | None = None,
+    steps: int | None = None,
     progress: bool = True,
 ) -> xr.DataTree:
     """Return the posterior of a model given a trial.
@@ -140,7 +154,8 @@ def fit(
     options = _options(
         method, chains=chains, warmup=warmup, draws=draws, centering=centering,
         target_accept=target_accept, max_depth=max_depth, checkpoint=checkpoint,
-        population_draws=population_draws, individual_draws=individual_draws,
+        population_draws=population_draws, individual_draws=individual_draws, family=family,
+        steps=steps,
     )  # fmt: skip
     sites = describe(model, trial)
     for name, asked in sites.unseen.items():
