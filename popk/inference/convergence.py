@@ -37,6 +37,8 @@ class Convergence(NamedTuple):
     pareto_k : float, optional
         Of the weights of importance sampling; draws of NUTS have none, those that were weighted have
         no R-hat (NaN).
+    family : str
+        Of the guide that draws were proposed from, "" where there was none.
     """
 
     rhat: float
@@ -45,6 +47,7 @@ class Convergence(NamedTuple):
     worst: str
     divergences: int
     pareto_k: float | None = None
+    family: str = ""
 
     @property
     def converged(self) -> bool:
@@ -77,10 +80,11 @@ class Convergence(NamedTuple):
     def _of_weights(self, pareto_k: float) -> list[str]:
         found = []
         if not pareto_k <= MAX_PARETO_K:
+            unlike = f"its {self.family} guide" if self.family else "its Laplace approximation"
+            first = "family='flow', or " if self.family == "mean-field" else ""
             found.append(
                 f"Pareto k of the weights is {pareto_k:.2f} (at most {MAX_PARETO_K}): the posterior is "
-                f"unlike its Laplace approximation, and a few draws carry most of the weight; take "
-                f"method='nuts'"
+                f"unlike {unlike}, and a few draws carry most of the weight; take {first}method='nuts'"
             )
         if not self.ess_bulk >= MIN_ESS:
             found.append(
@@ -110,7 +114,8 @@ def convergence(posterior: xr.DataTree) -> Convergence:
         raise ValueError("the posterior has no population parameters")
     if "pareto_k" in posterior.attrs:
         pareto_k, ess = (float(posterior.attrs[n]) for n in ("pareto_k", "importance_ess"))
-        return Convergence(np.nan, ess, ess, "", 0, pareto_k)
+        family = str(posterior.attrs.get("family", ""))
+        return Convergence(np.nan, ess, ess, "", 0, pareto_k, family)
     with np.errstate(invalid="ignore", divide="ignore"):  # a constant chain is NaN, and reported
         rhat = {n: float(az.rhat(x)) for n, x in population.items()}
         bulk = {n: float(az.ess(x, method="bulk")) for n, x in population.items()}

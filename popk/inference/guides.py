@@ -109,10 +109,10 @@ class Couplings(NamedTuple):
         Of the log scales and shifts; zero at first.
     """
 
-    weights: Float[Array, "l p h"]
-    bias: Float[Array, "l h"]
-    out: Float[Array, "l h q"]
-    offset: Float[Array, "l q"]
+    weights: Float[Array, "*l p h"]
+    bias: Float[Array, "*l h"]
+    out: Float[Array, "*l h q"]
+    offset: Float[Array, "*l q"]
 
     @classmethod
     def begin(cls, size: int, key: Any) -> "Couplings":
@@ -123,26 +123,31 @@ class Couplings(NamedTuple):
 
     def forward(self, x: Float[Array, " p"]) -> Turned:
         """Return the numbers after all layers."""
-        slope = jnp.zeros(())
-        for layer in range(_LAYERS):
-            log_scale, shift = self._says(layer, x)
-            x, slope = x * jnp.exp(log_scale) + shift, slope + log_scale.sum()
-        return x, slope
+
+        def turned(x, layer):
+            log_scale, shift = _says(x, *layer)
+            return x * jnp.exp(log_scale) + shift, log_scale.sum()
+
+        x, slopes = jax.lax.scan(turned, x, (self, jnp.arange(_LAYERS)))
+        return x, slopes.sum()
 
     def inverse(self, x: Float[Array, " p"]) -> Turned:
         """Return the numbers before all layers, and the slope of `forward` there."""
-        slope = jnp.zeros(())
-        for layer in reversed(range(_LAYERS)):
-            log_scale, shift = self._says(layer, x)
-            x, slope = (x - shift) * jnp.exp(-log_scale), slope + log_scale.sum()
-        return x, slope
 
-    def _says(self, layer, x):
-        """Return the log scales and shifts of a layer: 0 for the half that it leaves as it is."""
-        kept = (jnp.arange(len(x)) + layer) % 2
-        hidden = jnp.tanh((kept * x) @ self.weights[layer] + self.bias[layer])
-        log_scale, shift = jnp.split(hidden @ self.out[layer] + self.offset[layer], 2)
-        return (1 - kept) * _bounded(log_scale), (1 - kept) * shift
+        def back(x, layer):
+            log_scale, shift = _says(x, *layer)
+            return (x - shift) * jnp.exp(-log_scale), log_scale.sum()
+
+        x, slopes = jax.lax.scan(back, x, (self, jnp.arange(_LAYERS)), reverse=True)
+        return x, slopes.sum()
+
+
+def _says(x, own, number):
+    """Return the log scales and shifts of a layer: 0 for the half that it leaves as it is."""
+    kept = (jnp.arange(len(x)) + number) % 2
+    hidden = jnp.tanh((kept * x) @ own.weights + own.bias)
+    log_scale, shift = jnp.split(hidden @ own.out + own.offset, 2)
+    return (1 - kept) * _bounded(log_scale), (1 - kept) * shift
 
 
 class Population(NamedTuple):
