@@ -102,9 +102,9 @@ def fit(
         How: the No-U-Turn sampler; importance sampling around the mode of the Laplace-approximated
         posterior, in a second where effects and errors are well behaved, with Pareto k as the judge
         (no classes, groups, events or `popk.ode`); a guide that learns the posterior, whose draws are
-        weighted to be exact, with Pareto k as the judge (one mode); PyMC's sampler of `pymc_model`, an independent second
-        implementation; or nutpie's (``popk[nutpie]``). An option below that a method does not know is
-        refused.
+        weighted to be exact, with the same judge (one mode alone); PyMC's sampler of `pymc_model`, an
+        independent second implementation; or nutpie's (``popk[nutpie]``). An option below that a method
+        does not know is refused.
     chains, warmup, draws : int
         The number of chains (4), of steps of each before adaptation ends at most (1,000; fewer where a
         window of the warm-up says nothing new), and after it (2,000).

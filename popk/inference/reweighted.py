@@ -23,7 +23,7 @@ References
 
 import json
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp

@@ -42,12 +42,13 @@ from rich.console import Console
 
 from popk.inference import nuts
 from popk.inference.adaptation import Metric
+from popk.inference.approximation import population_at
 from popk.inference.beginning import Beginning, asked, beginning
 from popk.inference.density import Layout, Vector, log_density
 from popk.inference.draws import Draws, Problem
 from popk.inference.guides import FAMILIES, Guide
 from popk.inference.importance import StudentT, enough, heavy_tailed, resampled, smoothed
-from popk.inference.population import population_at
+from popk.inference.population import population_layout
 from popk.model.sites import ModelError
 from popk.variability import Coordinates
 
@@ -73,9 +74,7 @@ class Frame(NamedTuple):
 
     def log_volume(self) -> Any:
         """Return the log of the Jacobian determinant."""
-        return sum(
-            jnp.log(jnp.diagonal(part, axis1=-2, axis2=-1)).sum() for part in self.metric
-        )
+        return sum(jnp.log(jnp.diagonal(part, axis1=-2, axis2=-1)).sum() for part in self.metric)
 
 
 class Learned(NamedTuple):
@@ -211,7 +210,12 @@ def learned(
     while done < steps and stage < len(_RATES):
         ahead = jnp.arange(done, done + _CHUNK)
         carry, values = _climbed(
-            problem.model, begin.plan, begin.target, frame, carry, (key, ahead, _RATES[stage], steps)
+            problem.model,
+            begin.plan,
+            begin.target,
+            frame,
+            carry,
+            (key, ahead, _RATES[stage], steps),
         )
         values = np.asarray(values)[: steps - done]
         done += len(values)
@@ -250,7 +254,7 @@ def _climbed(model, plan, target, frame, carry, ahead):
         guide, state = carry
         z = jax.random.normal(jax.random.fold_in(key, number), (_PER_STEP, size))
         value, slope = jax.value_and_grad(loss)(guide, z)
-        finite = jnp.isfinite(value) & jnp.isfinite(optax.global_norm(slope))
+        finite = jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(slope))
         updates, state_after = adam.update(slope, state)
         moved = jax.tree.map(lambda x, u: x - rate * u, guide, updates)
         # The last call may end past the steps that were asked for.
@@ -342,11 +346,7 @@ def _whole(
     They do where each log-density is that of the population and a sum over trials of one subject each.
     """
     stacked = problem.trial.by_subject() if begin.plan.n_individual else None
-    looked = partial(_looked, problem.model, begin.plan, begin.target)
-    try:
-        found = looked(stacked, frame, guide, z)
-    except ModelError:  # a factor that is of no subject
-        found = looked(None, frame, guide, z)
+    found = _looked(problem.model, begin.plan, begin.target, stacked, frame, guide, z)
     positions, lp, parts, log_guide = (np.asarray(x) for x in found)
     finite = np.isfinite(lp)
     apart = finite.any() and np.allclose(lp[finite], parts[finite], rtol=1e-6, atol=1e-3)
@@ -383,7 +383,7 @@ def _subjects(model, plan, target, stacked, common):
     shapes = (x._replace(shape=(1, *x.shape[1:])) if x.individual else x for x in plan.latents)
     one, centering = Layout(tuple(shapes), 1), target.centering
     sampled = model if centering is None else Coordinates(model, centering=centering)
-    prior = population_at(sampled, plan, target.arrays, common)[1]
+    prior = population_at(sampled, population_layout(plan), target.arrays, common)[1]
     # Each subject may have a centering of its own, [subject, 1, parameter].
     each = centering is not None and jnp.ndim(centering.fraction) > 1
     fraction = None if centering is None else centering.fraction
