@@ -119,9 +119,7 @@ def fit(
     individual_draws: Annotated[
         int | None, typer.Option(help="Of these two: of each subject's random effects.", min=2)
     ] = None,
-    family: Annotated[
-        str | None, typer.Option(help="Of variational: flow or mean-field (flow).")
-    ] = None,
+    family: Annotated[str | None, typer.Option(help="Of variational: flow, mean-field.")] = None,
     steps: Annotated[int | None, typer.Option(help="Of variational (10000).", min=1)] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing run folder.")] = False,
     report: Annotated[bool, typer.Option(help="Write report.html as well.")] = True,
@@ -161,16 +159,11 @@ def fit(
                 progress=not quiet,
             )
         verdict = convergence(posterior)
-        write_run(
-            folder,
-            function,
-            posterior,
-            trial,
-            {
-                "command": shlex.join(["popk", *sys.argv[1:]]),
-                "convergence": {**_known(verdict._asdict()), "converged": verdict.converged},
-            },
-        )
+        about = {
+            "command": shlex.join(["popk", *sys.argv[1:]]),
+            "convergence": {**_known(verdict._asdict()), "converged": verdict.converged},
+        }
+        write_run(folder, function, posterior, trial, about)
         if report:
             _report(function, posterior, trial, folder / "report.html")
     _print_fit(posterior, verdict, out)

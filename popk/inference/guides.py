@@ -25,7 +25,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from popk.inference.density import Layout
+from popk.inference.adaptation import Metric
+from popk.inference.density import Layout, Vector
 
 FAMILIES = ("flow", "mean-field")
 _LAYERS = 4  # couplings: each half of the population's numbers is turned twice
@@ -286,6 +287,33 @@ class Guide(NamedTuple):
         z_common, first = self.population.inverse(common)
         z_each, second = self.individual.inverse(each, common)
         return jnp.concatenate([z_common, z_each.ravel()]), first + second.sum()
+
+
+class Frame(NamedTuple):
+    """Where a guide begins: position = center + metric.color(white)."""
+
+    center: Vector
+    metric: Metric
+
+    def position(self, plan: Layout, white: Vector) -> Vector:
+        """Return the position of a whitened one."""
+        return self.center + self.metric.color(plan, white)
+
+    def log_volume(self) -> Any:
+        """Return the log of the Jacobian determinant."""
+        return sum(jnp.log(jnp.diagonal(part, axis1=-2, axis2=-1)).sum() for part in self.metric)
+
+
+class Placed(NamedTuple):
+    """A guide, and where it began."""
+
+    frame: Frame
+    guide: Guide
+
+
+def log_normal(z: Float[Array, " d"]) -> Float[Array, ""]:
+    """Return the log-density of standard normal numbers."""
+    return -0.5 * (z @ z + z.size * jnp.log(2 * jnp.pi))
 
 
 def _bounded(log_scale):

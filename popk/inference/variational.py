@@ -37,20 +37,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.scipy.special import logsumexp
 from rich.console import Console
 
 from popk.inference import nuts
 from popk.inference.adaptation import Metric
-from popk.inference.approximation import population_at
 from popk.inference.beginning import Beginning, asked, beginning
-from popk.inference.density import Layout, Vector, log_density
+from popk.inference.density import log_density
 from popk.inference.draws import Draws, Problem
-from popk.inference.guides import FAMILIES, Guide
-from popk.inference.importance import StudentT, enough, heavy_tailed, resampled, smoothed
-from popk.inference.population import population_layout
+from popk.inference.guides import FAMILIES, Frame, Guide, Placed, log_normal
+from popk.inference.importance import enough, resampled, smoothed
+from popk.inference.weighing import Weighed, weighed
 from popk.model.sites import ModelError
-from popk.variability import Coordinates
 
 _STARTS = 32  # draws near the mode: the guide begins at their mean
 _UNKNOWN = 0.3  # standard deviations of a guide that begins where nothing is known
@@ -58,23 +55,6 @@ _PER_STEP = 16  # draws of a step
 _CHUNK = 200  # steps of one call of the compiled program
 #: Step lengths, each until the ELBO no longer rises.
 _RATES = (1e-2, 3e-3, 1e-3, 3e-4)
-_FREEDOM = 8  # degrees of freedom of the population draws that are weighted
-_AT_ONCE = 32
-
-
-class Frame(NamedTuple):
-    """Where a guide begins: position = center + metric.color(white)."""
-
-    center: Vector
-    metric: Metric
-
-    def position(self, plan: Layout, white: Vector) -> Vector:
-        """Return the position of a whitened one."""
-        return self.center + self.metric.color(plan, white)
-
-    def log_volume(self) -> Any:
-        """Return the log of the Jacobian determinant."""
-        return sum(jnp.log(jnp.diagonal(part, axis1=-2, axis2=-1)).sum() for part in self.metric)
 
 
 class Learned(NamedTuple):
@@ -82,13 +62,13 @@ class Learned(NamedTuple):
 
     Attributes
     ----------
-    guide : Guide
+    placed : Placed
     elbo : list of float
         The mean of the ELBO over each stretch of steps.
     steps : int
     """
 
-    guide: Guide
+    placed: Placed
     elbo: list[float]
     steps: int
 
@@ -118,35 +98,37 @@ def draw(
         settings = nuts.Settings(_STARTS, 1, draws, None, 1)
         begin = beginning(problem, keys[0], settings, centering)
         _refuse_modes(begin)
-    frame = _frame(begin, family)
+    first = Placed(_frame(begin, family), Guide.begin(family, begin.plan, keys[1]))
     with console.status("learning the guide") as status:
-        first = Guide.begin(family, begin.plan, keys[1])
-        known = learned(problem, begin, frame, first, keys[2], steps, status.update)
+        known = learned(problem, begin, first, keys[2], steps, status.update)
     with console.status("weighing draws"):
-        found = weighed(problem, begin, frame, known.guide, keys[3], population_draws, count)
+        found = weighed(problem, begin, known.placed, keys[3], size=population_draws, count=count)
     weights, pareto_k = smoothed(found.log_weights)
     chosen = resampled(weights, draws, keys[4])
     chosen = np.asarray(jax.random.permutation(jax.random.fold_in(keys[4], 1), chosen))
-    attrs = {
-        "family": family,
-        "pareto_k": pareto_k,
-        "importance_ess": float(1 / np.sum(weights**2)),
-        "guide_pareto_k": found.guide_pareto_k,
-        "weights": found.of,
-        "elbo": found.elbo,
-        "elbo_trace": json.dumps([round(x, 3) for x in known.elbo]),
-        "steps_taken": known.steps,
-        **begin.notes,
-    }
     told = {
         "family": family, "steps": steps, "draws": draws, "population_draws": population_draws,
         "individual_draws": count,
     }  # fmt: skip
     if "centering" in (said := asked(settings, problem, begin.target.centering)):
         told["centering"] = said["centering"]
+    ess = float(1 / np.sum(weights**2))
+    attrs = {"family": family, "pareto_k": pareto_k, "importance_ess": ess}
+    attrs |= {**_notes(known, found), **begin.notes}
     stats = {"lp": found.lp[chosen][None], "weight": weights[chosen][None]}
     position = found.positions[chosen][None]
     return Draws(begin.plan, position, stats, told, attrs, begin.target.centering)
+
+
+def _notes(known: Learned, found: Weighed) -> dict[str, Any]:
+    """Return what the DataTree says of how the guide was learned, and how good it is."""
+    return {
+        "weights": found.of,
+        "guide_pareto_k": found.guide_pareto_k,
+        "elbo": found.elbo,
+        "elbo_trace": json.dumps([round(x, 3) for x in known.elbo]),
+        "steps_taken": known.steps,
+    }
 
 
 def _refuse_modes(begin: Beginning) -> None:
@@ -181,7 +163,7 @@ def _diagonal(lower: Any) -> Any:
 
 
 def learned(
-    problem: Problem, begin: Beginning, frame: Frame, guide: Guide, key: Any, steps: int,
+    problem: Problem, begin: Beginning, placed: Placed, key: Any, steps: int,
     report: Callable[[str], None],
 ) -> Learned:  # fmt: skip
     """Return the guide after it has climbed the ELBO until this no longer rises.
@@ -191,9 +173,8 @@ def learned(
     problem : Problem
     begin : Beginning
         Of which the plan and the target are taken.
-    frame : Frame
-    guide : Guide
-        Where it begins.
+    placed : Placed
+        The guide where it begins.
     key : PRNGKey
     steps : int
         At most.
@@ -205,6 +186,7 @@ def learned(
     ModelError
         The ELBO is not finite.
     """
+    frame, guide = placed
     carry, trace, stage, done = (guide, _adam(frame).init(guide)), [], 0, 0
     best = (-np.inf, 0.0)
     while done < steps and stage < len(_RATES):
@@ -231,7 +213,7 @@ def learned(
         if mean < best[0] + np.hypot(error, best[1]):
             stage += 1
         best = max(best, (mean, error))
-    return Learned(carry[0], trace, done)
+    return Learned(Placed(frame, carry[0]), trace, done)
 
 
 def _adam(frame: Frame) -> optax.GradientTransformation:
@@ -268,164 +250,6 @@ def _bound(model, plan, target, frame, guide, z):
     """Return log p(y, x) - log q(x) at a draw of the guide; slopes of log q by the draw alone."""
     white, _ = guide.forward(plan, z)
     back, slope = jax.tree.map(jax.lax.stop_gradient, guide).inverse(plan, white)
-    log_guide = _log_normal(back) - slope - frame.log_volume()
+    log_guide = log_normal(back) - slope - frame.log_volume()
     position = frame.position(plan, white)
     return log_density(model, plan, target.arrays, position, target.centering) - log_guide
-
-
-def _log_normal(z):
-    return -0.5 * (z @ z + z.size * jnp.log(2 * jnp.pi))
-
-
-# --- draws are weighted ---
-
-
-class Weighed(NamedTuple):
-    """Weighted draws.
-
-    Attributes
-    ----------
-    positions : Float[ndarray, "draw d"]
-    log_weights : Float[ndarray, "draw"]
-    lp : Float[ndarray, "draw"]
-        The log posterior density, up to a constant: of the population values, estimated, where
-        `of` says so.
-    of : "population" or "joint"
-        What has a weight: the population's values, or whole positions.
-    elbo, guide_pareto_k : float
-        The evidence lower bound, and Pareto k of whole positions of the guide as it is.
-    """
-
-    positions: np.ndarray
-    log_weights: np.ndarray
-    lp: np.ndarray
-    of: str
-    elbo: float
-    guide_pareto_k: float
-
-
-def weighed(
-    problem: Problem, begin: Beginning, frame: Frame, guide: Guide, key: Any, size: int, count: int
-) -> Weighed:
-    """Return weighted draws of a guide.
-
-    Parameters
-    ----------
-    problem, begin, frame, guide
-        See `learned`.
-    key : PRNGKey
-    size : int
-        How many population draws.
-    count : int
-        How many draws of each subject's effects for each of them; even.
-    """
-    plan = begin.plan
-    key_guide, key_population, key_each = jax.random.split(key, 3)
-    z = jax.random.normal(key_guide, (size, plan.size))
-    positions, lp, logs, apart = _whole(problem, begin, frame, guide, z)
-    elbo, guide_k = float(logs.mean()), smoothed(logs)[1]
-    if not apart:
-        return Weighed(positions, logs, lp, "joint", elbo, guide_k)
-    law = StudentT(np.zeros(plan.n_population), np.eye(plan.n_population), _FREEDOM)
-    rng = np.random.default_rng(int(jax.random.randint(key_population, (), 0, 2**31 - 1)))
-    z = law.draw(rng, size)
-    found = _collapsed(
-        problem.model, (plan, count), begin.target, problem.trial.by_subject(), frame, guide,
-        (jnp.asarray(z), jax.random.split(key_each, size)),
-    )  # fmt: skip
-    positions, lp, slopes = (np.asarray(x) for x in found)
-    logs = _no_nan(lp - (law.log_density(z) - slopes))
-    return Weighed(positions, logs, lp, "population", elbo, guide_k)
-
-
-def _whole(
-    problem: Problem, begin: Beginning, frame: Frame, guide: Guide, z: Any
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
-    """Return a guide's positions, their log-densities, log weights, and whether these fall apart.
-
-    They do where each log-density is that of the population and a sum over trials of one subject each.
-    """
-    stacked = problem.trial.by_subject() if begin.plan.n_individual else None
-    found = _looked(problem.model, begin.plan, begin.target, stacked, frame, guide, z)
-    positions, lp, parts, log_guide = (np.asarray(x) for x in found)
-    finite = np.isfinite(lp)
-    apart = finite.any() and np.allclose(lp[finite], parts[finite], rtol=1e-6, atol=1e-3)
-    return positions, lp, _no_nan(lp - log_guide), bool(apart)
-
-
-def _no_nan(logs: np.ndarray) -> np.ndarray:
-    return np.where(np.isnan(logs), -np.inf, logs)
-
-
-@partial(jax.jit, static_argnames=("model", "plan"))
-def _looked(model, plan, target, stacked, frame, guide, drawn):
-    """Return a guide's positions; their log-density, whole and as a sum; and that of the guide."""
-
-    def one(z):
-        white, slope = guide.forward(plan, z)
-        position = frame.position(plan, white)
-        whole = log_density(model, plan, target.arrays, position, target.centering)
-        log_guide = _log_normal(z) - slope - frame.log_volume()
-        if stacked is None:
-            return position, whole, jnp.full_like(whole, jnp.nan), log_guide
-        common, each = plan.blocks(position)
-        own, prior = _subjects(model, plan, target, stacked, common)
-        return position, whole, prior + own(each).sum(), log_guide
-
-    return jax.lax.map(one, drawn, batch_size=_AT_ONCE)
-
-
-def _subjects(model, plan, target, stacked, common):
-    """Return the log-density of each subject's effects and levels, as a function; and the prior's.
-
-    The function is of all subjects' numbers [subject, k].
-    """
-    shapes = (x._replace(shape=(1, *x.shape[1:])) if x.individual else x for x in plan.latents)
-    one, centering = Layout(tuple(shapes), 1), target.centering
-    sampled = model if centering is None else Coordinates(model, centering=centering)
-    prior = population_at(sampled, population_layout(plan), target.arrays, common)[1]
-    # Each subject may have a centering of its own, [subject, 1, parameter].
-    each = centering is not None and jnp.ndim(centering.fraction) > 1
-    fraction = None if centering is None else centering.fraction
-    fraction = fraction[:, None] if each else fraction
-
-    def alone(arrays, fraction, effects):
-        known = None if centering is None else centering._replace(fraction=fraction)
-        vector = jnp.concatenate([common, effects])
-        return log_density(model, one, arrays, vector, known) - prior
-
-    return (
-        lambda effects: jax.vmap(alone, (0, 0 if each else None, 0))(stacked, fraction, effects),
-        prior,
-    )
-
-
-@partial(jax.jit, static_argnames=("model", "plans"))
-def _collapsed(model, plans, target, stacked, frame, guide, drawn):
-    """Return a position for each population draw, its estimated log posterior density, and slopes.
-
-    A slope is the log of the guide's Jacobian determinant at a draw.
-    """
-    plan, count = plans
-    s, k = plan.n_subjects, plan.n_individual
-
-    def one(x):
-        z, key = x
-        key_effects, key_choose = jax.random.split(key)
-        white, slope = guide.population.forward(z)
-        begin, centers = plan.blocks(frame.center)
-        common = begin + frame.metric.population @ white
-        own, prior = _subjects(model, plan, target, stacked, common)
-        deviates, proposal = jax.vmap(lambda key: heavy_tailed(key, count, k), out_axes=1)(
-            jax.random.split(key_effects, s)
-        )
-        each, slopes = jax.vmap(lambda z: guide.individual.forward(z, white))(deviates)
-        each = centers + (frame.metric.individual * each[:, :, None, :]).sum(-1)
-        logs = jax.vmap(own)(each) - (proposal - slopes)
-        logs = jnp.where(jnp.isnan(logs), -jnp.inf, logs)
-        chosen = jax.random.categorical(key_choose, logs, axis=0)
-        effects = each[chosen, jnp.arange(s)]
-        position = jnp.concatenate([common, effects.ravel()])
-        return position, prior + logsumexp(logs, axis=0).sum(), slope
-
-    return jax.lax.map(one, drawn, batch_size=_AT_ONCE)

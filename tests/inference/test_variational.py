@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 import popk
-from popk.inference import variational
+from popk.inference import variational, weighing
 from popk.inference.approximation import Approximation
 from popk.inference.density import Latent, Layout
 from popk.inference.guides import Guide
@@ -26,9 +26,9 @@ def learned():
     kept, known = variational.learned, {}
     with pytest.MonkeyPatch.context() as patch:
 
-        def noted(problem, begin, frame, *rest):
-            found = kept(problem, begin, frame, *rest)
-            known[len(known)] = (begin.plan, frame, found)
+        def noted(problem, begin, *rest):
+            found = kept(problem, begin, *rest)
+            known[len(known)] = (begin.plan, found.placed)
             return found
 
         patch.setattr(variational, "learned", noted)
@@ -41,9 +41,9 @@ FAMILIES = ("flow", "mean-field")
 
 def guide_draws(learned, family):
     """Return draws of (mu, own of each person) of a guide as it is, without weights."""
-    _, plan, frame, found = learned[family]
+    _, plan, (frame, guide) = learned[family]
     z = jax.random.normal(jax.random.key(5), (4000, plan.size))
-    draws = jax.vmap(lambda z: frame.position(plan, found.guide.forward(plan, z)[0]))(z)
+    draws = jax.vmap(lambda z: frame.position(plan, guide.forward(plan, z)[0]))(z)
     named = jax.vmap(plan.unflatten)(draws)
     return np.stack([named["mu"], *named["own"].reshape(4000, -1).T])
 
@@ -117,7 +117,7 @@ def test_attributes_say_what_was_weighted_and_the_verdict_is_that_of_the_weights
 
 
 def test_the_same_seed_gives_the_same_draws_and_nothing_is_compiled_anew(learned):
-    compiled = (variational._climbed, variational._looked, variational._collapsed)
+    compiled = (variational._climbed, weighing._looked, weighing._collapsed)
     before = [f._cache_size() for f in compiled]
     again = popk.fit(gaussian, gaussian_trial(), seed=1, **QUICK)
     assert again["posterior"].dataset.identical(learned["flow"][0]["posterior"].dataset)
@@ -128,9 +128,10 @@ def test_the_same_seed_gives_the_same_draws_and_nothing_is_compiled_anew(learned
 
 
 def test_a_bad_guide_has_a_bad_pareto_k_and_it_is_said_loudly(monkeypatch):
-    def bad(problem, begin, frame, guide, *rest):
-        narrow = guide.population._replace(log_scale=guide.population.log_scale - 2.0)
-        return variational.Learned(guide._replace(population=narrow), [0.0], 0)
+    def bad(problem, begin, placed, *rest):
+        wide = placed.guide.population
+        narrow = placed.guide._replace(population=wide._replace(log_scale=wide.log_scale - 2.0))
+        return variational.Learned(placed._replace(guide=narrow), [0.0], 0)
 
     monkeypatch.setattr(variational, "learned", bad)
     with pytest.warns(popk.ConvergenceWarning, match="Pareto k") as caught:
