@@ -53,7 +53,7 @@ WORDS = (
         "there is one loop over records; samplers loop over their steps, a matrix power over doublings",
     ),
     Word(
-        r"(blackjax|nutpie|pymc|numpyro\.infer\.(MCMC|NUTS|HMC|SVI))(\..*)?",
+        r"(blackjax|nutpie|optax|pymc|numpyro\.infer\.(MCMC|NUTS|HMC|SVI))(\..*)?",
         ("inference",),
         "samplers",
     ),
@@ -377,6 +377,7 @@ def test_importing_popk_brings_in_nothing_heavy():
         "arviz",
         "matplotlib",
         "blackjax",
+        "optax",
         "plotly",
         "pint",
     )

@@ -59,24 +59,28 @@ def fit(
     out: Annotated[Path, typer.Option("--out", "-o", help="The run folder to make.")],
     seed: Annotated[int, typer.Option(help="The same seed gives the same draws.")] = 1,
     method: Annotated[
-        str, typer.Option(help="nuts, or laplace: importance sampling around the mode, in seconds.")
+        str,
+        typer.Option(help="nuts; laplace, around the mode, in seconds; variational; pymc; nutpie."),
     ] = "nuts",
     chains: Annotated[int | None, typer.Option(help="Of nuts (4).", min=1)] = None,
     warmup: Annotated[int | None, typer.Option(help="Of nuts (1000).", min=1)] = None,
     draws: Annotated[int | None, typer.Option(help="Of each chain (2000).", min=1)] = None,
     centering: Annotated[
-        float | None, typer.Option(help="Of nuts: 0 not centred, 1 centred (0.5).", min=0, max=1)
+        float | None,
+        typer.Option(help="0 not centred, 1 centred; else by the levels.", min=0, max=1),
     ] = None,
     target_accept: Annotated[
         float | None,
-        typer.Option(help="Of nuts: higher is slower and safer (0.95).", min=0.5, max=0.999),
+        typer.Option(help="Of nuts: higher is slower and safer (0.9).", min=0.5, max=0.999),
     ] = None,
     population_draws: Annotated[
-        int | None, typer.Option(help="Of laplace: in each round (2000).", min=1)
+        int | None, typer.Option(help="Of laplace, variational (2000, 4000).", min=1)
     ] = None,
     individual_draws: Annotated[
-        int | None, typer.Option(help="Of laplace: of each subject's random effects.", min=2)
+        int | None, typer.Option(help="Of these two: of each subject's random effects.", min=2)
     ] = None,
+    family: Annotated[str | None, typer.Option(help="Of variational: flow, mean-field.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Of variational (10000).", min=1)] = None,
     checkpoint: Annotated[
         bool, typer.Option(help="Go on where the same command was killed (nuts).")
     ] = True,
@@ -108,6 +112,8 @@ def fit(
             "target_accept": target_accept,
             "population_draws": population_draws,
             "individual_draws": individual_draws,
+            "family": family,
+            "steps": steps,
             "progress": not quiet,
         },
         checkpoint=checkpoint,

@@ -43,6 +43,8 @@ class Convergence(NamedTuple):
         no R-hat (NaN).
     transitions : int
         How many there were after the warm-up.
+    family : str
+        Of the guide that draws were proposed from, "" where there was none.
     """
 
     rhat: float
@@ -52,6 +54,7 @@ class Convergence(NamedTuple):
     divergences: int
     pareto_k: float | None = None
     transitions: int = 0
+    family: str = ""
 
     @property
     def converged(self) -> bool:
@@ -91,10 +94,11 @@ class Convergence(NamedTuple):
     def _of_weights(self, pareto_k: float) -> list[str]:
         found = []
         if not pareto_k <= MAX_PARETO_K:
+            unlike = f"its {self.family} guide" if self.family else "its Laplace approximation"
+            first = "family='flow', or " if self.family == "mean-field" else ""
             found.append(
                 f"Pareto k of the weights is {pareto_k:.2f} (at most {MAX_PARETO_K}): the posterior is "
-                f"unlike its Laplace approximation, and a few draws carry most of the weight; take "
-                f"method='nuts'"
+                f"unlike {unlike}, and a few draws carry most of the weight; take {first}method='nuts'"
             )
         if not self.ess_bulk >= MIN_ESS:
             found.append(
@@ -124,7 +128,8 @@ def convergence(posterior: xr.DataTree) -> Convergence:
         raise ValueError("the posterior has no population parameters")
     if "pareto_k" in posterior.attrs:
         pareto_k, ess = (float(posterior.attrs[n]) for n in ("pareto_k", "importance_ess"))
-        return Convergence(np.nan, ess, ess, "", 0, pareto_k)
+        family = str(posterior.attrs.get("family", ""))
+        return Convergence(np.nan, ess, ess, "", 0, pareto_k, family=family)
     with np.errstate(invalid="ignore", divide="ignore"):  # a constant chain is NaN, and reported
         rhat = {n: float(az.rhat(x)) for n, x in population.items()}
         bulk = {n: float(az.ess(x, method="bulk")) for n, x in population.items()}

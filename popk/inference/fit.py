@@ -50,12 +50,24 @@ METHODS = {
         "popk",
         {"draws": 2000, "population_draws": 2000, "individual_draws": None},
     ),
+    "variational": Method(
+        "popk.inference.variational",
+        "popk",
+        {
+            "draws": 2000,
+            "family": "flow",
+            "steps": 10_000,
+            "population_draws": 4000,
+            "individual_draws": None,
+            "centering": None,
+        },
+    ),
     "pymc": Method("popk.inference.pymc_engine", "pymc", _CHAINS),
     "nutpie": Method("popk.inference.nutpie_engine", "nutpie", {**_CHAINS, "centering": None}),
 }
 
 #: The options that count something.
-COUNTS = ("chains", "warmup", "draws", "population_draws", "individual_draws")
+COUNTS = ("chains", "warmup", "draws", "steps", "population_draws", "individual_draws")
 
 
 def fit(
@@ -73,6 +85,8 @@ def fit(
     checkpoint: str | Path | None = None,
     population_draws: int | None = None,
     individual_draws: int | None = None,
+    family: str | None = None,
+    steps: int | None = None,
     progress: bool = True,
 ) -> xr.DataTree:
     """Return the posterior of a model given a trial.
@@ -84,12 +98,13 @@ def fit(
     trial : Trial
     seed : int
         The same seed gives the same draws, bit for bit, on the same machine and versions.
-    method : "nuts", "laplace", "pymc" or "nutpie"
+    method : "nuts", "laplace", "variational", "pymc" or "nutpie"
         How: the No-U-Turn sampler; importance sampling around the mode of the Laplace-approximated
         posterior, in a second where effects and errors are well behaved, with Pareto k as the judge
-        (no classes, groups, events or `popk.ode`); PyMC's sampler of `pymc_model`, an independent second
-        implementation; or nutpie's (``popk[nutpie]``). An option below that a method does not know is
-        refused.
+        (no classes, groups, events or `popk.ode`); a guide that learns the posterior, whose draws are
+        weighted to be exact, with the same judge (one mode alone); PyMC's sampler of `pymc_model`, an
+        independent second implementation; or nutpie's (``popk[nutpie]``). An option below that a method
+        does not know is refused.
     chains, warmup, draws : int
         The number of chains (4), of steps of each before adaptation ends at most (1,000; fewer where a
         window of the warm-up says nothing new), and after it (2,000).
@@ -106,8 +121,15 @@ def fit(
         A folder in which is kept, every few seconds, how far the chains have come. The same call goes
         on from there, and ends with the same draws, bit for bit, as one that was not interrupted.
     population_draws, individual_draws : int
-        Of "laplace": how many population values are drawn in a round (2,000; two rounds or more), and
-        how many random effects of each subject for each of them (8 to 64, by the number of subjects).
+        Of "laplace" and "variational": how many population values are drawn (4,000; of "laplace" 2,000
+        in each of two rounds or more), and how many random effects of each subject for each of them
+        (8 to 64, by the number of subjects).
+    family : "flow" or "mean-field"
+        Of "variational": a normalizing flow, each subject's part of it given the population's; or
+        independent normal distributions of the unconstrained values, in the coordinates that `centering`
+        says, which are too narrow wherever these are correlated.
+    steps : int
+        Of "variational": of the guide at most (10,000); it ends where the ELBO no longer rises.
     progress : bool
         Whether to show a progress bar.
 
@@ -117,7 +139,10 @@ def fit(
         ``posterior`` (population and individual parameters), ``sample_stats``, ``log_likelihood``,
         ``observed_data``, ``constant_data`` (covariates), and provenance in ``attrs``; of "laplace" also
         ``pareto_k``, ``importance_ess``, ``objective``, and the ``mode`` with its ``standard_errors``,
-        which `popk.estimates` puts into a table.
+        which `popk.estimates` puts into a table; of "variational" ``family``, ``pareto_k``,
+        ``importance_ess``, ``elbo`` and ``elbo_trace``, what has a ``weights`` ("population", or
+        "joint" where subjects are not independent given the population), and ``guide_pareto_k``, that of
+        the guide's own draws.
 
     Raises
     ------
@@ -140,7 +165,8 @@ def fit(
     options = _options(
         method, chains=chains, warmup=warmup, draws=draws, centering=centering,
         target_accept=target_accept, max_depth=max_depth, checkpoint=checkpoint,
-        population_draws=population_draws, individual_draws=individual_draws,
+        population_draws=population_draws, individual_draws=individual_draws, family=family,
+        steps=steps,
     )  # fmt: skip
     sites = describe(model, trial)
     for name, asked in sites.unseen.items():

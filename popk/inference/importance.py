@@ -8,7 +8,7 @@ References
 
 import math
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,8 @@ from popk.inference.laplace import find_mode, middle, terms
 
 PER_POPULATION_DRAW = 8  # individual draws for each population draw
 _FREEDOM = 5
+#: With so many subjects to one draw the weights' variance from random effects is below a half.
+_SUBJECTS_PER_DRAW = 4
 
 
 @partial(jax.jit, static_argnames=("model", "plan", "classes", "count"))
@@ -116,3 +118,37 @@ def resampled(weights: np.ndarray, count: int, key: Any) -> np.ndarray:
     """Return the indices of draws of equal weight (systematic resampling)."""
     offset = float(jax.random.uniform(key))
     return np.searchsorted(np.cumsum(weights), (np.arange(count) + offset) / count * weights.sum())
+
+
+def enough(subjects: int) -> int:
+    """Return how many draws of each subject's random effects suffice for each population draw."""
+    return int(np.clip(2 ** np.ceil(np.log2(max(subjects / _SUBJECTS_PER_DRAW, 1))), 8, 64))
+
+
+class StudentT(NamedTuple):
+    """A t distribution of population positions.
+
+    Attributes
+    ----------
+    center : Float[ndarray, "d"]
+    lower : Float[ndarray, "d d"]
+        The Cholesky factor of its scale.
+    freedom : float
+        Degrees of freedom.
+    """
+
+    center: np.ndarray
+    lower: np.ndarray
+    freedom: float
+
+    def draw(self, rng: np.random.Generator, count: int) -> np.ndarray:
+        """Return draws [draw, d]."""
+        size = len(self.center)
+        normal, squares = rng.normal(size=(count, size)), rng.chisquare(self.freedom, (count, 1))
+        return self.center + normal / np.sqrt(squares / self.freedom) @ self.lower.T
+
+    def log_density(self, positions: np.ndarray) -> np.ndarray:
+        """Return the log-density, up to a constant that those of one size and freedom share."""
+        z = np.linalg.solve(self.lower, (positions - self.center).T)
+        tails = -(self.freedom + len(z)) / 2 * np.log1p((z**2).sum(0) / self.freedom)
+        return tails - np.log(np.diagonal(self.lower)).sum()

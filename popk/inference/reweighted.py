@@ -23,7 +23,7 @@ References
 
 import json
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,7 @@ from rich.console import Console
 
 from popk.inference.convergence import MIN_ESS
 from popk.inference.draws import Draws, Problem
-from popk.inference.importance import heavy_tailed, resampled, smoothed
+from popk.inference.importance import StudentT, enough, heavy_tailed, resampled, smoothed
 from popk.inference.laplace import curved, joint
 from popk.inference.population import Summit, Surface, population_at, summit
 
@@ -41,8 +41,6 @@ from popk.inference.population import Summit, Surface, population_at, summit
 _FREEDOM = 8
 _MOST_ROUNDS = 8
 _AT_ONCE = 32  # population draws that are looked at together: what fits into a processor's cache
-#: With so many subjects to one draw the weights' variance from random effects is below a half.
-_SUBJECTS_PER_DRAW = 4
 
 
 def draw(
@@ -58,7 +56,7 @@ def draw(
     ValueError
         An odd number of individual draws.
     """
-    count = individual_draws or _enough(problem.trial.n_subjects)
+    count = individual_draws or enough(problem.trial.n_subjects)
     if count % 2:
         raise ValueError(f"individual_draws is {count}; draws come in pairs: give an even number")
     key, key_keep, key_order = jax.random.split(jax.random.key(seed), 3)
@@ -85,41 +83,17 @@ def draw(
     return Draws(surface.whole, position[None], stats, settings, attrs)
 
 
-def _enough(subjects: int) -> int:
-    """Return how many draws of each subject's random effects there are by default."""
-    return int(np.clip(2 ** np.ceil(np.log2(max(subjects / _SUBJECTS_PER_DRAW, 1))), 8, 64))
-
-
-class _Proposal(NamedTuple):
-    """A t distribution of population positions, by its center and the factor of its scale."""
-
-    center: np.ndarray
-    lower: np.ndarray
-
-    def draw(self, rng: np.random.Generator, count: int) -> np.ndarray:
-        size = len(self.center)
-        normal, squares = rng.normal(size=(count, size)), rng.chisquare(_FREEDOM, (count, 1))
-        return self.center + normal / np.sqrt(squares / _FREEDOM) @ self.lower.T
-
-    def log_density(self, positions: np.ndarray) -> np.ndarray:
-        """Return the log-density, up to a constant that all proposals share."""
-        z = np.linalg.solve(self.lower, (positions - self.center).T)
-        size = len(self.center)
-        tails = -(_FREEDOM + size) / 2 * np.log1p((z**2).sum(0) / _FREEDOM)
-        return tails - np.log(np.diagonal(self.lower)).sum()
-
-
 class _Rounds:
     """Rounds of weighted draws, each from what the rounds before it have found."""
 
     def __init__(self, surface: Surface, top: Summit, size: int, count: int):
         self.surface, self.top, self.size, self.count = surface, top, size, count
-        self.proposals: list[_Proposal] = []
+        self.proposals: list[StudentT] = []
         self.found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
     def run(self, key: Any, report: Any) -> tuple[np.ndarray, float, float]:
         """Return the weights of all draws, Pareto k and the effective sample size."""
-        proposal = _Proposal(self.top.position, np.linalg.cholesky(self.top.covariance))
+        proposal = StudentT(self.top.position, np.linalg.cholesky(self.top.covariance), _FREEDOM)
         number = 0
         while True:
             number += 1
@@ -139,7 +113,7 @@ class _Rounds:
         """Return the estimated log posterior density of each population draw, up to a constant."""
         return np.concatenate([logs for *_, logs in self.found])
 
-    def _look(self, proposal: _Proposal, key: Any) -> None:
+    def _look(self, proposal: StudentT, key: Any) -> None:
         seed = int(jax.random.randint(key, (), 0, 2**31 - 1))
         positions = proposal.draw(np.random.default_rng(seed), self.size)
         s, top = self.surface, self.top
@@ -155,14 +129,14 @@ class _Rounds:
         each = np.stack([q.log_density(population) for q in self.proposals])
         return self.log_densities() - np.logaddexp.reduce(each)
 
-    def _fitted(self, weights: np.ndarray, ess: float) -> _Proposal:
+    def _fitted(self, weights: np.ndarray, ess: float) -> StudentT:
         """Return the distribution of all draws, held to the first one where they are few."""
         population = np.concatenate([p for p, *_ in self.found])
         center = weights @ population
         apart = population - center
         known = ess / (ess + apart.shape[1])
         scale = known * apart.T @ (apart * weights[:, None]) + (1 - known) * self.top.covariance
-        return _Proposal(center, np.linalg.cholesky(scale))
+        return StudentT(center, np.linalg.cholesky(scale), _FREEDOM)
 
 
 @partial(jax.jit, static_argnames=("model", "plans"))

@@ -10,7 +10,7 @@ from scipy import stats
 
 import popk
 from popk.inference import population, reweighted
-from popk.inference.reweighted import _enough
+from popk.inference.importance import enough
 from tests.inference.gaussian import BETWEEN, MEAN, NOISE, exact, gaussian, gaussian_trial
 from tests.trials import trial
 
@@ -120,7 +120,7 @@ def test_weights_that_fail_are_said_loudly_with_the_next_step(monkeypatch):
 
 
 def test_more_subjects_have_more_draws_of_each():
-    assert [_enough(n) for n in (1, 12, 32, 33, 59, 128, 1000)] == [8, 8, 8, 16, 16, 32, 64]
+    assert [enough(n) for n in (1, 12, 32, 33, 59, 128, 1000)] == [8, 8, 8, 16, 16, 32, 64]
 
 
 # --- what is refused ---
