@@ -78,7 +78,7 @@ def published(number):
     ("number", "model"), [("01", two_compartments), ("02", one_compartment)], ids=["01", "02"]
 )
 def test_means_are_those_of_the_best_engine(number, model):
-    posterior = popk.fit(model, data(number), seed=1, warmup=500, draws=1000, progress=False)
+    posterior = popk.fit(model, data(number), seed=1, progress=False)
     draws = population_draws(posterior)
     assert popk.convergence(posterior).rhat < 1.02
     ess = {n: float(az.ess(x, method="bulk")) for n, x in draws.items()}
