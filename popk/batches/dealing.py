@@ -197,7 +197,7 @@ def scheduled(tasks: Sequence[Task], address: str, retries: int) -> Iterator[Eve
     with client:
         # `pure`: two tasks are never one, whatever they look like.
         asked = {
-            client.submit(perform, task, retries=retries, pure=False): number
+            client.submit(_alone, task, retries=retries, pure=False): number
             for number, task in enumerate(tasks)
         }
         for number in asked.values():
@@ -206,3 +206,11 @@ def scheduled(tasks: Sequence[Task], address: str, retries: int) -> Iterator[Eve
             lost = future.status != "finished"
             outcome = {"why": f"{future.exception()}"} if lost else future.result()
             yield Event(asked[future], outcome, 1)
+
+
+def _alone(task: Task) -> dict[str, Any]:
+    """Return what came of a task on a worker of Dask, whose locks xarray is not to ask for."""
+    from dask import config
+
+    with config.set(scheduler="synchronous"):
+        return perform(task)
