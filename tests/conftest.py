@@ -1,5 +1,6 @@
 """What every test stands on: double precision, warnings as errors, real trials and one short fit."""
 
+import gc
 import importlib.util
 import warnings
 from pathlib import Path
@@ -29,6 +30,21 @@ def pytest_configure(config: pytest.Config) -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     hypothesis.settings.register_profile("popk", deadline=None, derandomize=True, max_examples=25)
     hypothesis.settings.load_profile("popk")
+
+
+#: A process may have 65,530 maps of memory on Linux, and each compiled program takes some: past that JAX
+#: does not fail but crashes.
+MOST_MAPS = 25_000
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_enough_programs():
+    """Forget compiled programs after a file of tests, where a worker holds too many."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.is_file() and maps.read_bytes().count(b"\n") > MOST_MAPS:
+        jax.clear_caches()
+        gc.collect()
 
 
 def model_of(name: str):
