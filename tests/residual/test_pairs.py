@@ -118,7 +118,7 @@ def test_a_correlation_is_learned(samples):
         popk.observe(trial, 5 * flat, popk.additive_error(1), output="b", DVID=2, correlated=first)
 
     found = popk.fit(
-        model, trial("\n".join(lines)), seed=1, chains=2, warmup=200, draws=300, progress=False
+        model, trial("\n".join(lines)), seed=1, chains=2, warmup=200, draws=500, progress=False
     )["posterior"]["sigma_correlation_b"]
     # (1 - 0.49) / sqrt(120) = 0.047
     assert float(found.mean()) == pytest.approx(0.7, abs=3 * 0.047)
