@@ -7,8 +7,9 @@ Given population values :math:`\theta`, each subject's random effects are about
     \approx E_{q_i} \nabla \log p(y_i, \eta_i | \theta) = s_i
 
 where the mean over :math:`q_i` is that over 2k points of a cubature [2]_. The search for the mode of
-:math:`\theta` takes steps by :math:`\sum_i s_i s_i^T` [3]_, damped, until the Laplace approximation of
-the posterior density no longer rises. Chains begin from what it finds, and measure by it.
+:math:`\theta` takes steps by how the scores vary between subjects [3]_, damped, until the posterior
+density, its random effects integrated out over the same points, no longer rises. Chains begin from
+what it finds, and measure by it.
 
 References
 ----------
@@ -30,8 +31,8 @@ import numpy as np
 from numpyro import handlers
 from numpyro.distributions import biject_to
 
-from popk.inference.density import Layout, Vector, layout, start
-from popk.inference.laplace import find_mode, middle, prior_density, subject_layout, terms
+from popk.inference.density import Layout, Vector, layout, population_layout, start
+from popk.inference.laplace import find_mode, joint, middle, prior_density, subject_layout
 from popk.model.sites import Model
 from popk.trial import Trial
 
@@ -115,8 +116,7 @@ def approximations(model: Model, trial: Trial, key: Any) -> list[Approximation]:
         errors.
     """
     whole, individual = layout(model, trial), subject_layout(model, trial)
-    common = tuple(x for x in whole.latents if not x.individual)
-    population = whole._replace(latents=common, n_subjects=0)
+    population = population_layout(whole)
     stacked = trial.by_subject()
     plans = (population, individual)
     look = partial(_look, model, plans, stacked)
@@ -235,11 +235,7 @@ def _look(model, plans, stacked, position, centers, tolerance):
         def mean_joint(at, u):
             values, _ = population_at(model, population, first, at)
 
-            def joint(u):
-                here = terms(model, individual, one, values, u)
-                return here.prior + here.likelihood
-
-            return jax.vmap(joint)(u + spread).mean()
+            return jax.vmap(partial(joint, model, individual, one, values))(u + spread).mean()
 
         def centered(u, _):
             # Where the mean slope is 0: the mean of the distribution rather than its mode.

@@ -108,6 +108,12 @@ def layout(model: Model, trial: Trial, *, coordinates: bool = False) -> Layout:
     return _laid_out(model, coordinates, structure, shapes)
 
 
+def population_layout(whole: Layout) -> Layout:
+    """Return the population's part of the layout of a model."""
+    latents = tuple(x for x in whole.latents if not x.individual)
+    return whole._replace(latents=latents, n_subjects=0)
+
+
 @lru_cache(maxsize=256)
 def _laid_out(model: Model, coordinates: bool, structure: Any, leaves: tuple[Any, ...]) -> Layout:
     shapes = [jax.ShapeDtypeStruct(shape, kind) for shape, kind in leaves]

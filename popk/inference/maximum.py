@@ -27,7 +27,7 @@ from numpyro import handlers
 from numpyro.distributions import biject_to
 
 from popk.inference.compilation import keep_compiled
-from popk.inference.density import Layout, Vector, layout
+from popk.inference.density import Layout, Vector, layout, population_layout
 from popk.inference.laplace import curved, find_mode, subject_layout
 from popk.model.sites import Model, ModelError
 from popk.trial import Trial
@@ -95,8 +95,8 @@ def likelihood(model: Model, trial: Trial, start: Mapping[str, Any]) -> Likeliho
     keep_compiled()
     individual, arrays = subject_layout(model, trial), trial.arrays()
     whole = layout(model, trial)
-    latents = tuple(x for x in whole.latents if not x.individual)
-    plan = whole._replace(latents=latents, n_subjects=0)
+    plan = population_layout(whole)
+    latents = plan.latents
     supports, begin = _supports(model, plan, arrays, start)
     ends = np.cumsum([0, *(x.size for x in latents)])
     places = {x.name: slice(*map(int, ends[i : i + 2])) for i, x in enumerate(latents)}

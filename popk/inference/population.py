@@ -26,19 +26,13 @@ from jaxtyping import Array, Float
 from numpyro import handlers
 from numpyro.distributions import biject_to
 
-from popk.inference.density import Layout, Vector, layout, start
+from popk.inference.density import Layout, Vector, layout, population_layout, start
 from popk.inference.draws import Problem
 from popk.inference.laplace import curved, find_mode, middle, refuse_factors, subject_layout
 from popk.inference.maximum import Likelihood, Maximum, maximize, total
 from popk.inference.objective import has_information, levels_of_subjects
 from popk.model.sites import Model, ModelError
 from popk.trial import Trial
-
-
-def population_layout(whole: Layout) -> Layout:
-    """Return the population's part of the layout of a model."""
-    latents = tuple(x for x in whole.latents if not x.individual)
-    return whole._replace(latents=latents, n_subjects=0)
 
 
 def population_at(

@@ -10,11 +10,10 @@ from jax.scipy.special import logsumexp
 
 from popk.inference.approximation import population_at
 from popk.inference.beginning import Beginning
-from popk.inference.density import Layout, log_density
+from popk.inference.density import Layout, log_density, population_layout
 from popk.inference.draws import Problem
 from popk.inference.guides import Placed, log_normal
 from popk.inference.importance import StudentT, heavy_tailed, smoothed
-from popk.inference.population import population_layout
 from popk.variability import Coordinates
 
 _FREEDOM = 8  # degrees of freedom of the population draws that are weighted
