@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         two_compartment,
     )
     from popk.model.systems import linear, ode
+    from popk.patients.twin import Twin
     from popk.priors import fixed, lognormal, prior, prior_from
     from popk.records.table import DataError
     from popk.reports.page import report
@@ -75,7 +76,6 @@ if TYPE_CHECKING:
     from popk.simulation import predict, predict_at, prior_draws
     from popk.testing.gradients import check_gradient
     from popk.trial import Trial, read_nonmem, replace_blq
-    from popk.twins import Twin
     from popk.units import UnitError
     from popk.variability import box_cox, logit_between
 
@@ -90,7 +90,7 @@ _ROOMS = {
     "Run": "runs",
     "RunError": "runs",
     "Trial": "trial",
-    "Twin": "twins",
+    "Twin": "patients.twin",
     "UnitError": "units",
     "additive_error": "residual",
     "autocorrelated_error": "residual",

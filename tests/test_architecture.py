@@ -70,7 +70,10 @@ WORDS = (
             "records",
             "trial",
             "diagnostics",
-            "twins",
+            "noncompartmental",
+            "patients",
+            "advice",
+            "memory",
             "plots",
             "testing",
             "reports",
@@ -83,6 +86,7 @@ WORDS = (
     Word(r"(h5netcdf|h5py|zarr)(\..*)?", ("runs",), "how a posterior is stored"),
     Word(r"jinja2(\..*)?", ("reports",), "how it is written up"),
     Word(r"typer(\..*)?", ("cli",), "the shell"),
+    Word(r"sqlalchemy(\..*)?", ("memory",), "what is remembered of patients"),
 )
 
 #: Names that a room does not know: an axis that it is written without.

@@ -134,8 +134,8 @@ def twin(
 
     Example: popk twin runs/theophylline patient.csv --times 0:24:2
     """
+    from popk.patients.twin import Twin
     from popk.runs import open_run
-    from popk.twins import Twin
 
     opened = open_run(run)
     if not patient.with_suffix(".toml").is_file():  # nothing beside it: as in the trial of the fit

@@ -37,7 +37,10 @@ from popk.units import factor
 MAX_PARETO_K = 0.7
 
 _KEPT = 2000  # draws of equal weight that forecasts are made of
-_HERE = (str(Path(__file__).parent), dataclasses.__file__)  # whose lines a warning does not name
+_HERE = (
+    str(Path(__file__).parents[1]),
+    dataclasses.__file__,
+)  # whose lines a warning does not name
 _ASKED = "forecast"  # the ROW of a record that asks for a prediction
 
 
