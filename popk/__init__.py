@@ -58,6 +58,8 @@ if TYPE_CHECKING:
         two_compartment,
     )
     from popk.model.systems import linear, ode
+    from popk.patients.doubts import TwinWarning
+    from popk.patients.regimen import Regimen
     from popk.patients.twin import Twin
     from popk.priors import fixed, lognormal, prior, prior_from
     from popk.records.table import DataError
@@ -87,10 +89,12 @@ _ROOMS = {
     "DataError": "records.table",
     "LeftOutWarning": "diagnostics.subjects_left_out",
     "ModelError": "model.sites",
+    "Regimen": "patients.regimen",
     "Run": "runs",
     "RunError": "runs",
     "Trial": "trial",
     "Twin": "patients.twin",
+    "TwinWarning": "patients.doubts",
     "UnitError": "units",
     "additive_error": "residual",
     "autocorrelated_error": "residual",
@@ -167,8 +171,8 @@ _ROOMS = {
 
 __all__ = [
     "BatchError", "Convergence", "ConvergenceWarning", "DataError", "LeftOutWarning", "ModelError",
-    "Run", "RunError", "Trial", "Twin", "UnitError", "additive_error", "autocorrelated_error",
-    "binary", "box_cox", "box_cox_error", "calibrate", "candidate_effects", "check_gradient",
+    "Regimen", "Run", "RunError", "Trial", "Twin", "TwinWarning", "UnitError",
+    "additive_error", "autocorrelated_error", "binary", "box_cox", "box_cox_error", "calibrate", "candidate_effects", "check_gradient",
     "combined_error", "compare", "compare_engines", "concentration", "constant_hazard",
     "convergence", "covariate_effects", "covariate_model", "covariates", "estimates", "explain",
     "fit", "fixed", "follow_up", "gompertz_hazard", "horseshoe", "individual",
