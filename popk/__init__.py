@@ -58,6 +58,8 @@ if TYPE_CHECKING:
         two_compartment,
     )
     from popk.model.systems import linear, ode
+    from popk.patients.averaging import average
+    from popk.patients.cohort import twins
     from popk.patients.doubts import TwinWarning
     from popk.patients.regimen import Regimen
     from popk.patients.twin import Twin
@@ -98,6 +100,7 @@ _ROOMS = {
     "UnitError": "units",
     "additive_error": "residual",
     "autocorrelated_error": "residual",
+    "average": "patients.averaging",
     "binary": "endpoints",
     "box_cox": "variability",
     "box_cox_error": "residual",
@@ -160,6 +163,7 @@ _ROOMS = {
     "three_compartment": "model.structures",
     "time_to_event": "endpoints",
     "transit": "model.absorption",
+    "twins": "patients.cohort",
     "two_compartment": "model.structures",
     "vpc": "diagnostics.vpc",
     "weibull": "model.absorption",
@@ -171,19 +175,20 @@ _ROOMS = {
 
 __all__ = [
     "BatchError", "Convergence", "ConvergenceWarning", "DataError", "LeftOutWarning", "ModelError",
-    "Regimen", "Run", "RunError", "Trial", "Twin", "TwinWarning", "UnitError",
-    "additive_error", "autocorrelated_error", "binary", "box_cox", "box_cox_error", "calibrate", "candidate_effects", "check_gradient",
-    "combined_error", "compare", "compare_engines", "concentration", "constant_hazard",
-    "convergence", "covariate_effects", "covariate_model", "covariates", "estimates", "explain",
-    "fit", "fixed", "follow_up", "gompertz_hazard", "horseshoe", "individual",
-    "inverse_gaussian", "kaplan_meier", "linear", "log_logistic_hazard", "logit_between",
-    "lognormal", "lognormal_error", "loso", "map_estimate", "mixture", "negative_binomial",
-    "objective", "observe", "ode", "one_compartment", "open_run", "ordered_categories", "plots",
-    "poisson", "power_error", "predict", "predict_at", "prior", "prior_draws", "prior_from",
-    "prior_sensitivity", "prior_shift", "proportional_error", "pymc_model", "read_nonmem",
-    "replace_blq", "report", "route", "run_batch", "save_run", "scm", "selection", "summary", "systems",
-    "testing", "three_compartment", "time_to_event", "transit", "two_compartment", "vpc",
-    "weibull", "weibull_hazard", "yeo_johnson_error", "zero_inflated", "zero_order",
+    "Regimen", "Run", "RunError", "Trial", "Twin", "TwinWarning", "UnitError", "additive_error",
+    "autocorrelated_error", "average", "binary", "box_cox", "box_cox_error", "calibrate",
+    "candidate_effects", "check_gradient", "combined_error", "compare", "compare_engines",
+    "concentration", "constant_hazard", "convergence", "covariate_effects", "covariate_model",
+    "covariates", "estimates", "explain", "fit", "fixed", "follow_up", "gompertz_hazard",
+    "horseshoe", "individual", "inverse_gaussian", "kaplan_meier", "linear", "log_logistic_hazard",
+    "logit_between", "lognormal", "lognormal_error", "loso", "map_estimate", "mixture",
+    "negative_binomial", "objective", "observe", "ode", "one_compartment", "open_run",
+    "ordered_categories", "plots", "poisson", "power_error", "predict", "predict_at", "prior",
+    "prior_draws", "prior_from", "prior_sensitivity", "prior_shift", "proportional_error",
+    "pymc_model", "read_nonmem", "replace_blq", "report", "route", "run_batch", "save_run", "scm",
+    "selection", "summary", "systems", "testing", "three_compartment", "time_to_event", "transit",
+    "twins", "two_compartment", "vpc", "weibull", "weibull_hazard", "yeo_johnson_error",
+    "zero_inflated", "zero_order",
 ]  # fmt: skip
 
 

@@ -323,7 +323,7 @@ def _content_columns(frame: Any) -> list[str]:
     return [*_SAME, *(c for c in frame if c not in own and c not in _SAME)]
 
 
-def _equal(one: float, other: float) -> bool:
+def _equal(one: Any, other: Any) -> bool:
     return bool(one == other or (one != one and other != other))
 
 

@@ -119,7 +119,9 @@ def test_levels_of_another_unit_are_converted(dosed):
 
 
 def test_codes_of_modeled_rates_are_not_converted(dosed):
-    table = pd.DataFrame([{"ID": 3, "TIME": 30.0, "AMT": 1.0, "RATE": 2.0, "DV": np.nan, "WT": 70.5}])
+    table = pd.DataFrame(
+        [{"ID": 3, "TIME": 30.0, "AMT": 1.0, "RATE": 2.0, "DV": np.nan, "WT": 70.5}]
+    )
     trial = popk.read_nonmem(
         table, covariates=["WT"], units={"TIME": "h", "AMT": "g", "DV": "mg/L", "WT": "kg"}
     )
@@ -160,7 +162,9 @@ def heavy(dosed):
     attrs = frame.attrs
     frame = frame.assign(WT=140.0)
     frame.attrs = attrs
-    with pytest.warns(popk.TwinWarning, match="WT of ID 3 is 140, and was 54.6 to 86.4 in the trial"):
+    with pytest.warns(
+        popk.TwinWarning, match="WT of ID 3 is 140, and was 54.6 to 86.4 in the trial"
+    ):
         return popk.Twin(dosed.model, dosed.posterior, popk.read_nonmem(frame), population_draws=50)
 
 
