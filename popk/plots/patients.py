@@ -1,6 +1,7 @@
 """What is known of one patient, and what is to come? A twin's forecast, drawn."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -74,9 +75,11 @@ def twin(
     doses = frame["TIME"][frame["EVID"].isin([1, 4])].to_numpy()
     doses = doses[doses <= end]
     times = _times(begin, end, doses)
-    found = person.forecast(times) if regimen is None else person.what_if(regimen, times)
+    ask = person.forecast if regimen is None else partial(person.what_if, regimen)
+    each = [ask(times, seed=seed) for seed in range(2, 6)]  # more errors make smoother bands
     tails = [(1 - interval) / 2, 0.5, (1 + interval) / 2]
-    ipred, level = (np.quantile(found[n].values, tails, axis=0) for n in ("IPRED", "DV"))
+    ipred = np.quantile(each[0]["IPRED"].values, tails, axis=0)
+    level = np.quantile(np.concatenate([x["DV"].values for x in each]), tails, axis=0)
     level = np.maximum(level, 0.0) if patient.design.concentrations else level
     picture, axes = panels(1, 1, (8, 4.4))
     ax, percent = axes[0, 0], f"{100 * interval:g}% interval"
