@@ -127,10 +127,7 @@ def record_ids(trial: Trial, ids: Sequence[Any] | None) -> list[str]:
     """
     frame = trial.host.frame
     if ids is None:
-        found = [
-            " ".join(f"{n}{row[n]:.12g}" for n in ("EVID", "TIME", "CMT", "DVID") if n in "EVID TIME" or row[n])
-            for row in frame.to_dict("records")
-        ]  # fmt: skip
+        found = [_named_after(row) for row in frame.to_dict("records")]
     else:
         found = [named(str(one), "a record's ID") for one in ids]
     if len(found) != len(frame):
@@ -144,6 +141,12 @@ def record_ids(trial: Trial, ids: Sequence[Any] | None) -> list[str]:
             f"with ids="
         )
     return found
+
+
+def _named_after(row: dict[Any, Any]) -> str:
+    """Return the ID of a record that has none: what it is, and when."""
+    said = [n for n in ("EVID", "TIME", "CMT", "DVID") if n in ("EVID", "TIME") or row[n]]
+    return " ".join(f"{n}{row[n]:.12g}" for n in said)
 
 
 def table(patient: str, entries: Sequence[Entry], until: float | None = None) -> pd.DataFrame:

@@ -18,7 +18,8 @@ from popk.memory.writing import StoreError, moment
 
 try:
     import sqlalchemy as sa
-    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy import event
+    from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         "a twin store needs SQLAlchemy, which is not installed: pip install 'popk[store]'"
@@ -123,8 +124,8 @@ class Database:
             poolclass=sa.pool.QueuePool,
         )  # fmt: skip
         if self.sqlite:
-            sa.event.listen(engine, "connect", _settings)
-            sa.event.listen(engine, "begin", _begin)
+            event.listen(engine, "connect", _settings)
+            event.listen(engine, "begin", _begin)
         return engine
 
     def close(self) -> None:
@@ -252,7 +253,7 @@ def _address(url: str | Path) -> sa.URL:
         return sa.URL.create("sqlite", database=text)
     try:
         found = sa.make_url(text)
-    except sa.exc.ArgumentError as error:
+    except ArgumentError as error:
         raise StoreError(
             f"{text!r} is no URL; write sqlite:///FILE or postgresql://HOST/NAME"
         ) from error
