@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from popk.inference.modes import map_estimate
     from popk.inference.objective import objective
     from popk.inference.pymc_models import pymc_model
+    from popk.memory.store import TwinStore
+    from popk.memory.writing import StoreError
     from popk.model.absorption import inverse_gaussian, route, transit, weibull, zero_order
     from popk.model.individual import individual
     from popk.model.missing import covariate_model
@@ -94,8 +96,10 @@ _ROOMS = {
     "Regimen": "patients.regimen",
     "Run": "runs",
     "RunError": "runs",
+    "StoreError": "memory.writing",
     "Trial": "trial",
     "Twin": "patients.twin",
+    "TwinStore": "memory.store",
     "TwinWarning": "patients.doubts",
     "UnitError": "units",
     "additive_error": "residual",
@@ -130,8 +134,8 @@ _ROOMS = {
     "logit_between": "variability",
     "lognormal": "priors",
     "lognormal_error": "residual",
-    "map_estimate": "inference.modes",
     "loso": "diagnostics.subjects_left_out",
+    "map_estimate": "inference.modes",
     "mixture": "model.mixtures",
     "negative_binomial": "endpoints",
     "objective": "inference.objective",
@@ -174,21 +178,22 @@ _ROOMS = {
 }
 
 __all__ = [
-    "BatchError", "Convergence", "ConvergenceWarning", "DataError", "LeftOutWarning", "ModelError",
-    "Regimen", "Run", "RunError", "Trial", "Twin", "TwinWarning", "UnitError", "additive_error",
-    "autocorrelated_error", "average", "binary", "box_cox", "box_cox_error", "calibrate",
-    "candidate_effects", "check_gradient", "combined_error", "compare", "compare_engines",
-    "concentration", "constant_hazard", "convergence", "covariate_effects", "covariate_model",
-    "covariates", "estimates", "explain", "fit", "fixed", "follow_up", "gompertz_hazard",
-    "horseshoe", "individual", "inverse_gaussian", "kaplan_meier", "linear", "log_logistic_hazard",
-    "logit_between", "lognormal", "lognormal_error", "loso", "map_estimate", "mixture",
-    "negative_binomial", "objective", "observe", "ode", "one_compartment", "open_run",
-    "ordered_categories", "plots", "poisson", "power_error", "predict", "predict_at", "prior",
-    "prior_draws", "prior_from", "prior_sensitivity", "prior_shift", "proportional_error",
-    "pymc_model", "read_nonmem", "replace_blq", "report", "route", "run_batch", "save_run", "scm",
-    "selection", "summary", "systems", "testing", "three_compartment", "time_to_event", "transit",
-    "twins", "two_compartment", "vpc", "weibull", "weibull_hazard", "yeo_johnson_error",
-    "zero_inflated", "zero_order",
+    "BatchError", "Convergence", "ConvergenceWarning", "DataError", "LeftOutWarning",
+    "ModelError", "Regimen", "Run", "RunError", "StoreError", "Trial", "Twin", "TwinStore",
+    "TwinWarning", "UnitError", "additive_error", "autocorrelated_error", "average", "binary",
+    "box_cox", "box_cox_error", "calibrate", "candidate_effects", "check_gradient",
+    "combined_error", "compare", "compare_engines", "concentration", "constant_hazard",
+    "convergence", "covariate_effects", "covariate_model", "covariates", "estimates", "explain",
+    "fit", "fixed", "follow_up", "gompertz_hazard", "horseshoe", "individual",
+    "inverse_gaussian", "kaplan_meier", "linear", "log_logistic_hazard", "logit_between",
+    "lognormal", "lognormal_error", "loso", "map_estimate", "mixture", "negative_binomial",
+    "objective", "observe", "ode", "one_compartment", "open_run", "ordered_categories", "plots",
+    "poisson", "power_error", "predict", "predict_at", "prior", "prior_draws", "prior_from",
+    "prior_sensitivity", "prior_shift", "proportional_error", "pymc_model", "read_nonmem",
+    "replace_blq", "report", "route", "run_batch", "save_run", "scm", "selection", "summary",
+    "systems", "testing", "three_compartment", "time_to_event", "transit", "twins",
+    "two_compartment", "vpc", "weibull", "weibull_hazard", "yeo_johnson_error", "zero_inflated",
+    "zero_order",
 ]  # fmt: skip
 
 
