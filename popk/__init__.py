@@ -11,6 +11,21 @@ if "JAX_ENABLE_X64" not in os.environ:  # the one import-time effect: single pre
 
 if TYPE_CHECKING:
     from popk import covariates, plots, systems, testing
+    from popk.advice.dosing import Dose, optimal_dose
+    from popk.advice.recommending import Advice, costs, recommend
+    from popk.advice.targets import (
+        Target,
+        auc,
+        auc_above,
+        peak,
+        peak_above,
+        response,
+        time_above,
+        time_in_window,
+        trough,
+        trough_above,
+    )
+    from popk.advice.waiting import time_until_below
     from popk.batches.batch import run_batch
     from popk.batches.jobs import BatchError
     from popk.diagnostics.calibration import calibrate
@@ -87,22 +102,27 @@ if TYPE_CHECKING:
 
 #: The public surface: each name and the room that it lives in, imported when it is first used.
 _ROOMS = {
+    "Advice": "advice.recommending",
     "BatchError": "batches.jobs",
     "Convergence": "inference.convergence",
     "ConvergenceWarning": "inference.convergence",
     "DataError": "records.table",
+    "Dose": "advice.dosing",
     "LeftOutWarning": "diagnostics.subjects_left_out",
     "ModelError": "model.sites",
     "Regimen": "patients.regimen",
     "Run": "runs",
     "RunError": "runs",
     "StoreError": "memory.writing",
+    "Target": "advice.targets",
     "Trial": "trial",
     "Twin": "patients.twin",
     "TwinStore": "memory.store",
     "TwinWarning": "patients.doubts",
     "UnitError": "units",
     "additive_error": "residual",
+    "auc": "advice.targets",
+    "auc_above": "advice.targets",
     "autocorrelated_error": "residual",
     "average": "patients.averaging",
     "binary": "endpoints",
@@ -117,6 +137,7 @@ _ROOMS = {
     "concentration": "model.structures",
     "constant_hazard": "endpoints",
     "convergence": "inference.convergence",
+    "costs": "advice.recommending",
     "covariate_effects": "diagnostics.influence",
     "covariate_model": "model.missing",
     "estimates": "diagnostics.estimates",
@@ -143,7 +164,10 @@ _ROOMS = {
     "ode": "model.systems",
     "one_compartment": "model.structures",
     "open_run": "runs",
+    "optimal_dose": "advice.dosing",
     "ordered_categories": "endpoints",
+    "peak": "advice.targets",
+    "peak_above": "advice.targets",
     "poisson": "endpoints",
     "power_error": "residual",
     "predict": "simulation",
@@ -156,8 +180,10 @@ _ROOMS = {
     "proportional_error": "residual",
     "pymc_model": "inference.pymc_models",
     "read_nonmem": "trial",
+    "recommend": "advice.recommending",
     "replace_blq": "trial",
     "report": "reports.page",
+    "response": "advice.targets",
     "route": "model.absorption",
     "run_batch": "batches.batch",
     "save_run": "runs",
@@ -165,8 +191,13 @@ _ROOMS = {
     "selection": "diagnostics.selection",
     "summary": "diagnostics.summary",
     "three_compartment": "model.structures",
+    "time_above": "advice.targets",
+    "time_in_window": "advice.targets",
     "time_to_event": "endpoints",
+    "time_until_below": "advice.waiting",
     "transit": "model.absorption",
+    "trough": "advice.targets",
+    "trough_above": "advice.targets",
     "twins": "patients.cohort",
     "two_compartment": "model.structures",
     "vpc": "diagnostics.vpc",
@@ -178,22 +209,24 @@ _ROOMS = {
 }
 
 __all__ = [
-    "BatchError", "Convergence", "ConvergenceWarning", "DataError", "LeftOutWarning",
-    "ModelError", "Regimen", "Run", "RunError", "StoreError", "Trial", "Twin", "TwinStore",
-    "TwinWarning", "UnitError", "additive_error", "autocorrelated_error", "average", "binary",
-    "box_cox", "box_cox_error", "calibrate", "candidate_effects", "check_gradient",
-    "combined_error", "compare", "compare_engines", "concentration", "constant_hazard",
-    "convergence", "covariate_effects", "covariate_model", "covariates", "estimates", "explain",
-    "fit", "fixed", "follow_up", "gompertz_hazard", "horseshoe", "individual",
-    "inverse_gaussian", "kaplan_meier", "linear", "log_logistic_hazard", "logit_between",
-    "lognormal", "lognormal_error", "loso", "map_estimate", "mixture", "negative_binomial",
-    "objective", "observe", "ode", "one_compartment", "open_run", "ordered_categories", "plots",
-    "poisson", "power_error", "predict", "predict_at", "prior", "prior_draws", "prior_from",
-    "prior_sensitivity", "prior_shift", "proportional_error", "pymc_model", "read_nonmem",
-    "replace_blq", "report", "route", "run_batch", "save_run", "scm", "selection", "summary",
-    "systems", "testing", "three_compartment", "time_to_event", "transit", "twins",
-    "two_compartment", "vpc", "weibull", "weibull_hazard", "yeo_johnson_error", "zero_inflated",
-    "zero_order",
+    "Advice", "BatchError", "Convergence", "ConvergenceWarning", "DataError", "Dose",
+    "LeftOutWarning", "ModelError", "Regimen", "Run", "RunError", "StoreError", "Target",
+    "Trial", "Twin", "TwinStore", "TwinWarning", "UnitError", "additive_error", "auc",
+    "auc_above", "autocorrelated_error", "average", "binary", "box_cox", "box_cox_error",
+    "calibrate", "candidate_effects", "check_gradient", "combined_error", "compare",
+    "compare_engines", "concentration", "constant_hazard", "convergence", "costs",
+    "covariate_effects", "covariate_model", "covariates", "estimates", "explain", "fit",
+    "fixed", "follow_up", "gompertz_hazard", "horseshoe", "individual", "inverse_gaussian",
+    "kaplan_meier", "linear", "log_logistic_hazard", "logit_between", "lognormal",
+    "lognormal_error", "loso", "map_estimate", "mixture", "negative_binomial", "objective",
+    "observe", "ode", "one_compartment", "open_run", "optimal_dose", "ordered_categories",
+    "peak", "peak_above", "plots", "poisson", "power_error", "predict", "predict_at", "prior",
+    "prior_draws", "prior_from", "prior_sensitivity", "prior_shift", "proportional_error",
+    "pymc_model", "read_nonmem", "recommend", "replace_blq", "report", "response", "route",
+    "run_batch", "save_run", "scm", "selection", "summary", "systems", "testing",
+    "three_compartment", "time_above", "time_in_window", "time_to_event", "time_until_below",
+    "transit", "trough", "trough_above", "twins", "two_compartment", "vpc", "weibull",
+    "weibull_hazard", "yeo_johnson_error", "zero_inflated", "zero_order",
 ]  # fmt: skip
 
 

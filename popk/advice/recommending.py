@@ -323,13 +323,14 @@ def _row(found: Outcome, certainty: Certainty, risky: bool) -> dict[str, float]:
 def _curve(course: Course) -> pd.DataFrame:
     quantiles = np.quantile(course.value, _BAND, axis=0)
     return pd.DataFrame(
-        {"time": course.time - course.time[0], **dict(zip(("low", "median", "high"), quantiles, strict=True))}
+        {
+            "time": course.time - course.time[0],
+            **dict(zip(("low", "median", "high"), quantiles, strict=True)),
+        }
     )
 
 
-def _texts(
-    twin: Twin, target: Target, risk: Target | None, says: str, at: At
-) -> dict[str, str]:
+def _texts(twin: Twin, target: Target, risk: Target | None, says: str, at: At) -> dict[str, str]:
     units = twin.patient.units
     when = at if isinstance(at, str) else f"{at[0]:g} to {at[1]:g} {units['TIME']}"
     return {

@@ -74,16 +74,12 @@ def scaling(
         # What rounding leaves of a cancellation is nothing.
         start = np.where(np.abs(start) <= 1e-12 * np.abs(a.value).max(), 0.0, start)
         expected = start + 50.0 * reference * slope
-        straight &= bool(
-            (np.abs(c.value - expected) <= _STRAIGHT * np.abs(c.value).max()).all()
-        )
+        straight &= bool((np.abs(c.value - expected) <= _STRAIGHT * np.abs(c.value).max()).all())
         none[output], each[output] = a._replace(value=start), a._replace(value=slope)
     if not straight:
         return Scaling(evaluated, False, {}, {})
 
     def scaled(dose: float) -> Courses:
-        return {
-            o: none[o]._replace(value=none[o].value + dose * each[o].value) for o in outputs
-        }
+        return {o: none[o]._replace(value=none[o].value + dose * each[o].value) for o in outputs}
 
     return Scaling(scaled, True, none, each)

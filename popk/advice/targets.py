@@ -140,9 +140,7 @@ def auc(
     return Target("auc", low, high, output, interval)
 
 
-def time_above(
-    mic: float, fraction: float = 0.5, *, output: str | None = None
-) -> Target:
+def time_above(mic: float, fraction: float = 0.5, *, output: str | None = None) -> Target:
     """Return the target of a concentration that is above a limit for a share of the interval.
 
     Parameters
@@ -232,9 +230,7 @@ def trough_above(limit: float, *, output: str | None = None) -> Target:
     return Target("trough", limit, None, output)
 
 
-def auc_above(
-    limit: float, *, interval: float | None = None, output: str | None = None
-) -> Target:
+def auc_above(limit: float, *, interval: float | None = None, output: str | None = None) -> Target:
     """Return the risk of an area at or above a limit [DV * TIME]; `interval` as of `auc`.
 
     Parameters
@@ -307,7 +303,9 @@ def _refuse_range(low: float | None, high: float | None, name: str) -> None:
     if low is None and high is None:
         raise ValueError(f"the {name} has no limit; give low, high or both")
     if low is not None and high is not None and not low < high:
-        raise ValueError(f"low of the {name} is {low:g} and high {high:g}; low must be the lower one")
+        raise ValueError(
+            f"low of the {name} is {low:g} and high {high:g}; low must be the lower one"
+        )
 
 
 def _ranged(low: float | None, high: float | None, unit: str = "") -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from popk.model.sites import ModelError
 from popk.patients.exposure import asked
 from popk.patients.forecasts import output_of
-from popk.patients.regimen import written_out
+from popk.patients.regimen import asking, joined, written_out
 from popk.patients.twin import Twin
 from popk.trial import Trial
 
@@ -90,7 +90,9 @@ def clusters_of(twin: Twin) -> np.ndarray:
 def doubts_of(twin: Twin) -> tuple[str, ...]:
     """Return what a twin warned of: draws that cannot be trusted, covariates outside the fitted range."""
     doubt = twin._belief.doubt
-    own = (f"the draws of ID {twin.id} cannot be trusted ({twin.method}): {doubt}",) if doubt else ()
+    own = (
+        (f"the draws of ID {twin.id} cannot be trusted ({twin.method}): {doubt}",) if doubt else ()
+    )
     return (*own, *sorted(twin._shared.told))
 
 
@@ -100,3 +102,33 @@ def next_dose_of(twin: Twin, interval: float | None) -> float:
     doses = frame["TIME"][frame["EVID"].isin([1, 4])]
     due = float(doses.iloc[-1]) + (interval or 0.0) if len(doses) else -np.inf
     return max(due, float(frame["TIME"].iloc[-1]))
+
+
+def path(twin: Twin, patient: Trial, times: np.ndarray, output: str | None = None) -> np.ndarray:
+    """Return draws of one output at some times, after the doses of each [sample, time].
+
+    Parameters
+    ----------
+    twin : Twin
+    patient : Trial
+        The patient's records, with the doses that are to be judged.
+    times : Float[ndarray, "time"]
+        Rising [unit of TIME].
+    output : str, optional
+
+    Raises
+    ------
+    ModelError
+        The model has no such output, or the prediction is no number.
+    """
+    name = output_of(twin._sites.all, output)
+    frame = written_out(patient.host.frame)
+    whole = joined(frame, asking(times), patient, after=[True] * len(times))
+    rows = whole["ROW"].astype(str).str.startswith("forecast ").to_numpy()
+    value = twin._values(patient.replaced(whole), 0)[name][:, 0, np.flatnonzero(rows)]
+    if not np.isfinite(value).all():
+        raise ModelError(
+            f"{name} of ID {twin.id} is no number between {times[0]:g} and {times[-1]:g}; the doses "
+            f"cannot be predicted"
+        )
+    return value
