@@ -58,17 +58,19 @@ def time_until_below(
         raise ValueError(f"ID {twin.id} has no dose; give after=, or a regimen")
     begin = float(doses.iloc[-1]) if after is None else float(after)
     last = max(float(doses.iloc[-1]) if len(doses) else begin, begin)
-    span = (last - begin) + 1.0
+    span, settled = (last - begin) + 1.0, False
     for _ in range(_DOUBLINGS):
         times = begin + span * np.linspace(0.0, 1.0, _COARSE)
-        above = path(twin, patient, times, output) >= limit
-        if last <= times[-1] and not above[:, -1].any():
+        value = path(twin, patient, times, output)
+        above, before = value >= limit, settled
+        settled = bool(last <= times[-1] and _past_its_peak(value, limit).all())
+        if settled and before:  # of the half as long a span too
             break
         span *= 2
     else:
         raise ValueError(
-            f"{output or 'the concentration'} of ID {twin.id} is still above {limit:g} after {span:g} "
-            f"{patient.units['TIME']} in {above[:, -1].mean():.0%} of draws; give a higher limit"
+            f"{output or 'the concentration'} of ID {twin.id} is not known to stay below {limit:g} after "
+            f"{span / 2:g} {patient.units['TIME']}: there is no dose, or the limit is too low"
         )
     late = np.flatnonzero(above.any(0))
     end = begin + span if not len(late) else times[min(late[-1] + 1, _COARSE - 1)]
@@ -79,6 +81,12 @@ def time_until_below(
         found, dims="sample", name="time",
         attrs={"units": patient.units["TIME"], "ID": twin.id, "after": begin},
     )  # fmt: skip
+
+
+def _past_its_peak(value: np.ndarray, limit: float) -> np.ndarray:
+    """Return whether each draw [sample, time] has had its peak and fallen below a limit."""
+    peak = value.max(1)
+    return (value[:, -1] < limit) & (peak > 0) & (value[:, -1] < peak)
 
 
 def _last_above(times: np.ndarray, value: np.ndarray, limit: float) -> np.ndarray:
