@@ -11,8 +11,11 @@ if "JAX_ENABLE_X64" not in os.environ:  # the one import-time effect: single pre
 
 if TYPE_CHECKING:
     from popk import covariates, plots, systems, testing
+    from popk.advice.alarms import false_alarm_rate
     from popk.advice.dosing import Dose, optimal_dose
     from popk.advice.recommending import Advice, costs, recommend
+    from popk.advice.rules import Rule, limit
+    from popk.advice.sampling import Sampling, next_sample
     from popk.advice.targets import (
         Target,
         auc,
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
         trough_above,
     )
     from popk.advice.waiting import time_until_below
+    from popk.advice.watching import Watch, watch
     from popk.batches.batch import run_batch
     from popk.batches.jobs import BatchError
     from popk.diagnostics.calibration import calibrate
@@ -111,8 +115,10 @@ _ROOMS = {
     "LeftOutWarning": "diagnostics.subjects_left_out",
     "ModelError": "model.sites",
     "Regimen": "patients.regimen",
+    "Rule": "advice.rules",
     "Run": "runs",
     "RunError": "runs",
+    "Sampling": "advice.sampling",
     "StoreError": "memory.writing",
     "Target": "advice.targets",
     "Trial": "trial",
@@ -120,6 +126,7 @@ _ROOMS = {
     "TwinStore": "memory.store",
     "TwinWarning": "patients.doubts",
     "UnitError": "units",
+    "Watch": "advice.watching",
     "additive_error": "residual",
     "auc": "advice.targets",
     "auc_above": "advice.targets",
@@ -142,6 +149,7 @@ _ROOMS = {
     "covariate_model": "model.missing",
     "estimates": "diagnostics.estimates",
     "explain": "inference.explanation",
+    "false_alarm_rate": "advice.alarms",
     "fit": "inference.fit",
     "fixed": "priors",
     "follow_up": "diagnostics.survival",
@@ -150,6 +158,7 @@ _ROOMS = {
     "individual": "model.individual",
     "inverse_gaussian": "model.absorption",
     "kaplan_meier": "diagnostics.survival",
+    "limit": "advice.rules",
     "linear": "model.systems",
     "log_logistic_hazard": "endpoints",
     "logit_between": "variability",
@@ -159,6 +168,7 @@ _ROOMS = {
     "map_estimate": "inference.modes",
     "mixture": "model.mixtures",
     "negative_binomial": "endpoints",
+    "next_sample": "advice.sampling",
     "objective": "inference.objective",
     "observe": "model.parts",
     "ode": "model.systems",
@@ -201,6 +211,7 @@ _ROOMS = {
     "twins": "patients.cohort",
     "two_compartment": "model.structures",
     "vpc": "diagnostics.vpc",
+    "watch": "advice.watching",
     "weibull": "model.absorption",
     "weibull_hazard": "endpoints",
     "yeo_johnson_error": "residual",
@@ -210,23 +221,24 @@ _ROOMS = {
 
 __all__ = [
     "Advice", "BatchError", "Convergence", "ConvergenceWarning", "DataError", "Dose",
-    "LeftOutWarning", "ModelError", "Regimen", "Run", "RunError", "StoreError", "Target",
-    "Trial", "Twin", "TwinStore", "TwinWarning", "UnitError", "additive_error", "auc",
-    "auc_above", "autocorrelated_error", "average", "binary", "box_cox", "box_cox_error",
-    "calibrate", "candidate_effects", "check_gradient", "combined_error", "compare",
-    "compare_engines", "concentration", "constant_hazard", "convergence", "costs",
-    "covariate_effects", "covariate_model", "covariates", "estimates", "explain", "fit",
-    "fixed", "follow_up", "gompertz_hazard", "horseshoe", "individual", "inverse_gaussian",
-    "kaplan_meier", "linear", "log_logistic_hazard", "logit_between", "lognormal",
-    "lognormal_error", "loso", "map_estimate", "mixture", "negative_binomial", "objective",
-    "observe", "ode", "one_compartment", "open_run", "optimal_dose", "ordered_categories",
-    "peak", "peak_above", "plots", "poisson", "power_error", "predict", "predict_at", "prior",
-    "prior_draws", "prior_from", "prior_sensitivity", "prior_shift", "proportional_error",
-    "pymc_model", "read_nonmem", "recommend", "replace_blq", "report", "response", "route",
-    "run_batch", "save_run", "scm", "selection", "summary", "systems", "testing",
-    "three_compartment", "time_above", "time_in_window", "time_to_event", "time_until_below",
-    "transit", "trough", "trough_above", "twins", "two_compartment", "vpc", "weibull",
-    "weibull_hazard", "yeo_johnson_error", "zero_inflated", "zero_order",
+    "LeftOutWarning", "ModelError", "Regimen", "Rule", "Run", "RunError", "Sampling",
+    "StoreError", "Target", "Trial", "Twin", "TwinStore", "TwinWarning", "UnitError", "Watch",
+    "additive_error", "auc", "auc_above", "autocorrelated_error", "average", "binary",
+    "box_cox", "box_cox_error", "calibrate", "candidate_effects", "check_gradient",
+    "combined_error", "compare", "compare_engines", "concentration", "constant_hazard",
+    "convergence", "costs", "covariate_effects", "covariate_model", "covariates", "estimates",
+    "explain", "false_alarm_rate", "fit", "fixed", "follow_up", "gompertz_hazard", "horseshoe",
+    "individual", "inverse_gaussian", "kaplan_meier", "limit", "linear", "log_logistic_hazard",
+    "logit_between", "lognormal", "lognormal_error", "loso", "map_estimate", "mixture",
+    "negative_binomial", "next_sample", "objective", "observe", "ode", "one_compartment",
+    "open_run", "optimal_dose", "ordered_categories", "peak", "peak_above", "plots", "poisson",
+    "power_error", "predict", "predict_at", "prior", "prior_draws", "prior_from",
+    "prior_sensitivity", "prior_shift", "proportional_error", "pymc_model", "read_nonmem",
+    "recommend", "replace_blq", "report", "response", "route", "run_batch", "save_run", "scm",
+    "selection", "summary", "systems", "testing", "three_compartment", "time_above",
+    "time_in_window", "time_to_event", "time_until_below", "transit", "trough", "trough_above",
+    "twins", "two_compartment", "vpc", "watch", "weibull", "weibull_hazard",
+    "yeo_johnson_error", "zero_inflated", "zero_order",
 ]  # fmt: skip
 
 

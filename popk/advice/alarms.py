@@ -99,13 +99,19 @@ def false_alarm_rate(
 
 
 def _simulated(
-    twin: Twin, plan: Trial, rules: Sequence[Rule], window: tuple[float, float], count: int, seed: int
+    twin: Twin,
+    plan: Trial,
+    rules: Sequence[Rule],
+    window: tuple[float, float],
+    count: int,
+    seed: int,
 ) -> tuple[np.ndarray, Trial]:
     """Return whether each simulated patient crosses each limit [patient, rule], and their records."""
     grid, whole, points = asked(plan, window)
+    known = twin.posterior["posterior"].sizes
     found = predict(
         twin.model, twin.posterior, whole, seed=seed, new_subjects=True,
-        draws=min(count, twin.posterior["posterior"].sizes["chain"] * twin.posterior["posterior"].sizes["draw"]),
+        draws=min(count, known["chain"] * known["draw"]),
     )["posterior_predictive"]  # fmt: skip
     ipred, level = found["IPRED"].values, found["DV"].values
     frame = whole.host.frame

@@ -80,7 +80,9 @@ def prospect(
     given = (belief.draws, belief.vector, keys)
     some = jax.tree.map(lambda x: jnp.asarray(x)[own], given)
     levels = np.asarray(_levels(twin.model, belief.plan, arrays, some))
-    found = _log_densities(twin.model, belief.plan, arrays, given, jnp.asarray(levels), jnp.asarray(at))
+    found = _log_densities(
+        twin.model, belief.plan, arrays, given, jnp.asarray(levels), jnp.asarray(at)
+    )
     return Prospect(levels[:, at], np.asarray(found))
 
 

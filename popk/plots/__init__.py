@@ -1,5 +1,6 @@
 """How does it look? Matplotlib figures, which are returned and never shown."""
 
+from popk.plots.advice import advice
 from popk.plots.calibration import calibration
 from popk.plots.goodness import individual_fits, observed_predicted, residuals
 from popk.plots.influence import covariate_forest
@@ -9,6 +10,6 @@ from popk.plots.sampling import forest, trace
 from popk.plots.survival import kaplan_meier
 
 __all__ = [
-    "calibration", "covariate_forest", "forest", "individual_fits", "kaplan_meier",
+    "advice", "calibration", "covariate_forest", "forest", "individual_fits", "kaplan_meier",
     "observed_predicted", "residuals", "trace", "twin", "vpc",
 ]  # fmt: skip
