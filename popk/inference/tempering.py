@@ -147,7 +147,9 @@ def moved(
     ridge = 1e-10 + 1e-6 * np.diagonal(spread)
     lower = np.linalg.cholesky(spread + np.diag(ridge))
     for _ in range(steps // _STEPS):
-        pairs, accepted = _stepped(*problem, pairs, power, scale * lower, _keys(rng, _STEPS))
+        pairs, accepted = _stepped(
+            *problem, pairs, _keys(rng, _STEPS), power=power, lower=scale * lower
+        )
         # A quarter of the steps of a random walk should be taken.
         scale = float(np.clip(scale * np.exp(2 * (float(accepted) - 0.25)), 0.02, 3.0))
     return pairs, scale
@@ -200,7 +202,7 @@ def _begun(model, plan, arrays, population, draw, keys):
 
 
 @partial(jax.jit, static_argnames=("model", "plan"))
-def _stepped(model, plan, arrays, population, pairs, power, lower, keys):
+def _stepped(model, plan, arrays, population, pairs, keys, *, power, lower):
     """Return particles after one move for each key, and the share of random walks taken."""
     size = len(next(iter(population.values())))
 

@@ -62,6 +62,34 @@ class Twins:
         shared = Shared(population=self._population, belief=belief)
         return Twin(self._model, self._posterior, patient, self._seed, size, _shared=shared)
 
+    def levels(self, *, seed: int = 2) -> xr.Dataset:
+        """Return what is expected at each record that is a level, measured or not (MDV 1).
+
+        Parameters
+        ----------
+        seed : int
+            Of the residual errors.
+
+        Returns
+        -------
+        Dataset
+            IPRED and DV (patient, draw, level) in the unit of DV, and TIME (patient, level); NaN where a
+            patient has fewer levels than others.
+        """
+        stacked = self.trial.by_subject()
+        key = jax.random.key(seed)
+        values = _expected(self._model, self._plan, stacked, self._population, self._found, key)
+        rows = self.trial.host.frame
+        rows = rows[rows["EVID"].eq(0)]
+        count = rows.groupby("ID", sort=False).size().reindex(self.trial.ids, fill_value=0)
+        known = np.arange(values["DV"].shape[-1]) < count.to_numpy()[:, None]
+        times = np.full(known.shape, np.nan)
+        times[known] = rows["TIME"]
+        dims = ("patient", "draw", "level")
+        data = {n: (dims, np.where(known[:, None], x, np.nan)) for n, x in values.items()}
+        coords = {"patient": list(self.trial.ids), "TIME": (("patient", "level"), times)}
+        return xr.Dataset(data, coords=coords)
+
     def __repr__(self) -> str:
         """Return how many patients there are, and of how many the weights cannot be trusted."""
         poor = int((self.dataset["pareto_k"] > MAX_PARETO_K).sum())
@@ -175,6 +203,24 @@ def _parameters(model, plan, names, stacked, population, found):
         return jax.vmap(one)(draw, vector)
 
     return jax.lax.map(subject, (stacked, found.draw, found.vector))
+
+
+@partial(jax.jit, static_argnames=("model", "plan"))
+def _expected(model, plan, stacked, population, found, key):
+    """Return the prediction and a level as it would be measured, for each patient and draw."""
+
+    def subject(x):
+        arrays, draw, vector, key = x
+
+        def one(j, u, key):
+            given, _ = individualized(model, plan, {n: x[j] for n, x in population.items()}, u)
+            values = values_of(given, arrays, {}, key)
+            return {"IPRED": values["prediction"], "DV": values["DV"]}
+
+        return jax.vmap(one)(draw, vector, jax.random.split(key, len(draw)))
+
+    keys = jax.random.split(key, len(found.draw))
+    return jax.lax.map(subject, (stacked, found.draw, found.vector, keys))
 
 
 def _judge(trial: Trial, found: Any) -> None:

@@ -37,10 +37,8 @@ from popk.patients.starting import Shared, believed, check_options, population_o
 from popk.patients.surprise import newest_level, surprise_of, without_level
 from popk.trial import Trial
 
-_HERE = (
-    str(Path(__file__).parents[1]),
-    dataclasses.__file__,
-)  # whose lines a warning does not name
+#: Whose lines a warning does not name.
+_HERE = (str(Path(__file__).parents[1]), dataclasses.__file__)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

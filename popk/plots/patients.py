@@ -93,11 +93,7 @@ def twin(
     )
     ax.plot(times, ipred[1], color=BLUE, lw=1.6, label="median")
     _levels(ax, patient.host.frame)
-    if len(doses):
-        ax.plot(
-            doses, np.full(len(doses), 0.015), "|", color=INK, ms=9, mew=1.2, clip_on=False,
-            transform=ax.get_xaxis_transform(), label="dose",
-        )  # fmt: skip
+    _doses(ax, doses)
     _past(ax, patient.host.frame, now)
     ax.set_xlim(begin - 0.01 * (end - begin), end)
     if log:
@@ -129,6 +125,14 @@ def _levels(ax: Any, frame: Any) -> None:
         ax.plot(
             below["TIME"], below["LLOQ"], "v", mfc="white", mec=VERMILLION, ms=6,
             label="below the limit", zorder=4,
+        )  # fmt: skip
+
+
+def _doses(ax: Any, doses: Any) -> None:
+    if len(doses):
+        ax.plot(
+            doses, np.full(len(doses), 0.015), "|", color=INK, ms=9, mew=1.2, clip_on=False,
+            transform=ax.get_xaxis_transform(), label="dose",
         )  # fmt: skip
 
 

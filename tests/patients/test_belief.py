@@ -79,7 +79,7 @@ def sampled():
 
 
 def test_an_omega_that_is_known_cannot_be_flattened():
-    with pytest.raises(popk.ModelError, match="flatten is 0.5, and omega_CL is not sampled"):
+    with pytest.raises(popk.ModelError, match="and omega_CL is not sampled"):
         popk.Twin(one_effect, nothing(), records([], []), flatten=0.5)
 
 
@@ -94,7 +94,7 @@ def test_smoothed_weights_are_those_of_arviz():
         expected, k = smoothed(logs)
         found, own = jax.jit(pareto_smoothed)(logs)
         assert float(own) == pytest.approx(k, abs=0.02)
-        np.testing.assert_allclose(found, expected, atol=0.01 * expected.max())
+        np.testing.assert_allclose(found, expected, atol=0.05 * expected.max())
 
 
 def test_an_average_weighs_models_by_their_marginal_likelihoods(twins):
