@@ -185,7 +185,7 @@ def _first_unlinked(
     """Return where hashes do not follow on each other."""
     if head is None and not rows:
         return Breach(patient, None, "there is no entry, and no head that counts them")
-    follows = [row.previous for row in rows[1:]] + [head.hash if head else None]
+    follows = [*(row.previous for row in rows[1:]), head.hash if head else None][: len(rows)]
     before = genesis(store, patient)
     for expected, (row, following) in enumerate(zip(rows, follows, strict=True), start=1):
         if row.sequence != expected:

@@ -1,7 +1,7 @@
 """May this be entered? Drafts of entries, each checked by itself and together with what is known."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import pandas as pd
@@ -111,8 +111,3 @@ def refuse_other_model(update: Entry, run: Run) -> None:
             f"and the run is {now['name']} with another {' and '.join(differs)} (SHA-256): take the run of "
             f"then ({then.get('run', 'not said')}), or say other_model=True"
         )
-
-
-def now_utc() -> datetime:
-    """Return the system's time."""
-    return datetime.now(UTC)

@@ -100,11 +100,16 @@ def opened(row: Stored) -> Entry:
     )  # fmt: skip
 
 
+def now_utc() -> datetime:
+    """Return the system's time."""
+    return datetime.now(UTC)
+
+
 def opened_draft(patient: str, draft: Draft) -> Entry:
     """Return a draft as the entry that it may become."""
     row = Stored(patient, 0, 0, draft.kind, "", draft.author, draft.model, "", "", "", draft.record,
                  draft.valid, "", draft.payload)  # fmt: skip
-    return opened(row._replace(entered=moment(datetime.now(UTC), "now")))
+    return opened(row._replace(entered=moment(now_utc(), "now")))
 
 
 def head_of(connection: sa.Connection, patient: str) -> Head | None:

@@ -14,11 +14,20 @@ from popk.memory.database import CONTENTS, ENTRIES, HEADS, STORE, Database
 from popk.memory.drafts import (
     drafted,
     drafted_records,
-    now_utc,
     refuse_correction,
     refuse_other_model,
 )
-from popk.memory.entries import CHANGES, KINDS, Draft, Entry, head_of, opened, stored, write
+from popk.memory.entries import (
+    CHANGES,
+    KINDS,
+    Draft,
+    Entry,
+    head_of,
+    now_utc,
+    opened,
+    stored,
+    write,
+)
 from popk.memory.examination import examined, examined_export, exported
 from popk.memory.writing import StoreError, canonical, moment, named
 from popk.patients.twin import Twin

@@ -95,7 +95,7 @@ def asked(patient: Trial, interval: tuple[float, float]) -> tuple[Grid, Trial, n
         raise ValueError(f"the interval {interval} holds too many doses; give a shorter one")
     order = np.lexsort((grid.after, grid.time))
     grid = Grid(*(x[order] for x in grid))
-    whole = joined(frame, asking(grid.time), patient, after=list(grid.after))
+    whole = joined(frame, asking(grid.time), patient, after=grid.after.tolist())
     points = whole["ROW"].astype(str).str.startswith("forecast ").to_numpy()
     return grid, patient.replaced(whole), np.flatnonzero(points)
 

@@ -67,8 +67,10 @@ def patients(conformance, run):
     covariates = [name for name in ("BW", "SEX") if name in table]
     if covariates:  # a decision is for 75 kg and SEX 1
         last = table.groupby("ID", sort=False).tail(1)
-        last = last.assign(TIME=LATER - 1, EVID=2, MDV=1, AMT=0.0, DV=np.nan, BW=75, SEX=1)
-        table = pd.concat([table, last]).sort_values(["ID", "TIME"], kind="stable")
+        last = last.assign(EVID=2, MDV=1, AMT=0.0, DV=np.nan, BW=75, SEX=1)
+        # Two records: what stands at one holds until the next.
+        later = [last.assign(TIME=LATER - 2), last.assign(TIME=LATER - 1)]
+        table = pd.concat([table, *later]).sort_values(["ID", "TIME"], kind="stable")
     return popk.read_nonmem(table.reset_index(drop=True), units=UNITS, covariates=covariates)
 
 
@@ -82,7 +84,7 @@ def decisions(twin):
     ]  # fmt: skip
     dose = popk.Regimen(dose=100, start=LATER, compartment=1)
     time = popk.time_until_below(twin, 0.5, regimen=dose)
-    return [*doses, float(time.quantile(SHARE))]
+    return [*doses, np.ceil(10 * float(time.quantile(SHARE)) - 1e-6) / 10]  # on a grid of 0.1 h
 
 
 def answers(conformance, run, ids):
@@ -95,16 +97,19 @@ def answers(conformance, run, ids):
     return np.stack(found, axis=1)
 
 
-def off_by(conformance, run, ids):
-    """Return relative differences of doses, differences of times [h], and of means in Monolix's sds."""
+def off_by(conformance, run, ids, seeds=(1,)):
+    """Return differences of doses, relative; of times, by what is allowed; of means, in Monolix's sds."""
     trial = patients(conformance, run)
     monolix = pd.read_csv(conformance / "dosing" / f"run{run}_monolix.csv").set_index("id")
     own, means = [], []
     for id in ids:
         # One level leaves two modes: the weights of proposals around one of them cannot know the other.
-        twin = popk.Twin(RUNS[run], known(), trial[str(id)], 1, 2000, method="smc")
-        own.append(decisions(twin))
-        for name, draws in twin.parameters.items():
+        twins = [
+            popk.Twin(RUNS[run], known(), trial[str(id)], n, 2000, method="smc") for n in seeds
+        ]
+        own.append(np.mean([decisions(twin) for twin in twins], axis=0))
+        together = xr.concat([twin.parameters for twin in twins], "sample")
+        for name, draws in together.items():
             mean = float(draws.mean()) / (0.75 if run == "301" and name == "CL" else 1.0)
             theirs = monolix.loc[id]
             means.append((mean - theirs[f"{NAMES[name]}_mean"]) / theirs[f"{NAMES[name]}_sd"])
@@ -130,4 +135,4 @@ def test_doses_and_times_are_those_of_monolix_and_posologyr(conformance):
 @pytest.mark.slow
 @pytest.mark.parametrize("run", RUNS)
 def test_doses_and_times_of_all_subjects_are_those_of_monolix_and_posologyr(conformance, run):
-    assert_agree(*off_by(conformance, run, range(1, 21)))
+    assert_agree(*off_by(conformance, run, range(1, 21), seeds=(1, 2, 3)))

@@ -45,7 +45,7 @@ def _programs():
 
 
 def _as_user():
-    """Return how a command is run by a user that PostgreSQL takes, and their name; None where there is none."""
+    """Return how a command is run by a user that PostgreSQL takes, and their name, or None."""
     if os.geteuid() != 0:
         return [], pwd.getpwuid(os.geteuid()).pw_name
     for name in ("postgres", "nobody"):

@@ -69,8 +69,10 @@ def test_an_untouched_store_is_intact(path):
 
 
 @pytest.mark.parametrize(
-    ("column", "value"), [*ALTERED.items(), *BYTES.items()], ids=lambda x: ".".join(x) if isinstance(x, tuple) else x
-)  # fmt: skip
+    ("column", "value"),
+    [*ALTERED.items(), *BYTES.items()],
+    ids=lambda x: ".".join(x) if isinstance(x, tuple) else x,
+)
 def test_an_altered_cell_is_found_at_its_entry(path, column, value):
     table, name = column
     edit(path, f"update {table} set {name} = {value} where patient = '3' and sequence = 3")
@@ -210,7 +212,7 @@ def test_a_rewritten_store_is_found_only_by_a_head_that_was_kept_elsewhere(path,
 def test_nothing_is_read_from_a_broken_chain(path, ask):
     edit(path, "update popk_contents set payload = replace(payload, '4.0', '9.0')")
     with popk.TwinStore(path) as store:
-        with pytest.raises(popk.StoreError, match="patient 3, entry 3: .*restore the store"):
+        with pytest.raises(popk.StoreError, match=r"patient 3, entry 3: .*restore the store"):
             getattr(store, ask)("3")
         shown = store.history("3", unverified=True)
     assert shown[2].payload["row"]["DV"] == 9.0

@@ -13,14 +13,21 @@ import popk
 
 WRITERS = 100
 
+# What `append` does when an entry is checked. The package stands empty in place of popk, whose import
+# brings JAX, so that a process is soon there.
 PROCESS = """
-import sys
-from popk.memory.store import TwinStore
-store = TwinStore(sys.argv[1], create=False)
+import json, sys, types
+sys.modules["popk"] = types.ModuleType("popk")
+sys.modules["popk"].__path__ = [sys.argv[4]]
+from popk.memory.database import Database
+from popk.memory.entries import Draft, now_utc, write
+database = Database(sys.argv[1], create=False, now=now_utc)
 print("ready", flush=True)
 sys.stdin.readline()
 for i in range(int(sys.argv[3])):
-    entry = store.append("3", "note", {"writer": int(sys.argv[2]), "n": i}, author="A")
+    draft = Draft("note", json.dumps({"writer": int(sys.argv[2]), "n": i}), "A")
+    with database.writing() as (connection, row):
+        (entry,) = write(connection, row, "3", [draft], now_utc)
     print(entry.sequence, i, flush=True)
 """
 
@@ -28,7 +35,7 @@ for i in range(int(sys.argv[3])):
 def started(url, writer, times):
     """Return a process that writes when it is told to."""
     return subprocess.Popen(
-        [sys.executable, "-c", PROCESS, url, str(writer), str(times)],
+        [sys.executable, "-c", PROCESS, url, str(writer), str(times), *popk.__path__],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
 
@@ -74,9 +81,9 @@ def test_processes_that_write_at_once_lose_nothing(url):
 
 def test_a_killed_writer_loses_nothing_that_it_was_told(url):
     with popk.TwinStore(url) as store:
-        done = 0
-        for writer, enough in enumerate((1, 7, 23)):
-            process = started(url, writer, 100_000)
+        done, enough_of = 0, (1, 7, 23)
+        processes = [started(url, i, 100_000) for i in range(len(enough_of))]  # abreast until told
+        for writer, (process, enough) in enumerate(zip(processes, enough_of, strict=True)):
             told(process)
             lines = [process.stdout.readline() for _ in range(enough)]
             os.kill(process.pid, signal.SIGKILL)
@@ -119,9 +126,9 @@ def test_a_forked_process_takes_connections_of_its_own(lite):
 
 def test_a_writer_that_fails_half_way_leaves_nothing(store):
     store.append("3", "note", {"n": 0}, author="A")
-    with pytest.raises(popk.StoreError, match="cannot be read or written"):
-        with store._database.writing() as (connection, _):
-            connection.execute(sa.text("delete from popk_entries"))
-            connection.execute(sa.text("no such statement"))
+    fails = pytest.raises(popk.StoreError, match="cannot be read or written")
+    with fails, store._database.writing() as (connection, _):
+        connection.execute(sa.text("delete from popk_entries"))
+        connection.execute(sa.text("no such statement"))
     assert store.verify().intact
     assert len(store.history("3")) == 1
