@@ -9,7 +9,7 @@ import pandas as pd
 
 from popk.advice.certainty import certainty_of
 from popk.advice.finding import Aim, found
-from popk.advice.recommending import Costs, Loss, _loss_words, _row
+from popk.advice.recommending import Costs, Loss, in_words, outputs_of, row_of
 from popk.advice.scaling import scaling
 from popk.advice.strengths import available, nearest
 from popk.advice.targets import Target
@@ -52,12 +52,14 @@ class Dose:
         columns = [
             c for c in ("dose", "exact", "held", "attained", "harm", "loss") if c in self.table
         ]
-        table = self.table[columns].to_string(float_format=lambda x: f"{x:.4g}", na_rep="")
+        shown: Any = self.table[columns]
+        table = shown.to_string(float_format=lambda x: f"{x:.4g}", na_rep="")
         warned = [f"Warning: {text}" for text in self.warnings]
         return "\n".join([named(self.regimens, self.units), table, *self.texts, *warned, DECIDES])
 
 
-class _Form(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class _Form:
     """How doses are given, whatever their size."""
 
     duration: float | None
@@ -177,7 +179,7 @@ def optimal_dose(
     form = _Form(duration, rate, compartment, start, count)
     aim = Aim(target, risk, loss, _probability(target, risk, loss, probability))
     _refuse(given, form, aim, twin.patient.units)
-    intervals = [interval] if interval is None or np.ndim(interval) == 0 else list(interval)
+    intervals = _intervals(interval)
     rows = [_best(twin, aim, form, given, every, at) for every in intervals]
     chosen = intervals[_chosen(rows, intervals, aim)]
     row = rows[intervals.index(chosen)]
@@ -196,6 +198,15 @@ def optimal_dose(
     table = pd.DataFrame(rows, index=pd.Index(names, name="interval"))
     says = _says(aim, rows, names, at, twin)
     return Dose(tuple(regimens), table, says, doubts_of(twin), twin.patient.units)
+
+
+def _intervals(asked: Any) -> list[float | None]:
+    """Return the intervals to choose among; one that is None where doses are given once."""
+    if asked is None or np.ndim(asked) == 0:
+        return [asked]
+    if not len(asked):
+        raise ValueError("interval is empty; give one, or several")
+    return list(asked)
 
 
 def _probability(
@@ -217,7 +228,7 @@ def _probability(
 
 def _refuse(given: _Given, form: _Form, aim: Aim, units: dict[str, str]) -> None:
     given.limits.check()
-    _loss_words(aim.loss)
+    in_words(aim.loss)
     fastest = given.limits.max_rate
     if fastest is None:
         return
@@ -235,7 +246,7 @@ def _best(
     twin: Twin, aim: Aim, form: _Form, given: _Given, interval: float | None, at: At
 ) -> dict[str, Any]:
     """Return the best dose at one interval, and what comes of it."""
-    outputs = list(dict.fromkeys([aim.target.output, *([aim.risk.output] if aim.risk else [])]))
+    outputs = outputs_of(aim.target, aim.risk)
     cap, limit = given.cap()
     usual = _usual(twin, cap)
     count = 1 if at == FIRST else form.count
@@ -254,7 +265,7 @@ def _best(
     if doses is not None:
         dose = _rounded(aim, curves, dose, doses)
     outcome = aim.outcome(curves, dose)
-    row = _row(outcome, certainty_of(twin), aim.risk is not None)
+    row = row_of(outcome, certainty_of(twin), aim.risk is not None)
     return {"dose": dose, "exact": exact, "held": held, **row}
 
 
@@ -324,7 +335,7 @@ def _says(
     how = (
         f"with probability {aim.probability:g}"
         if aim.probability is not None
-        else f"with the least expected loss ({_loss_words(aim.loss or Costs())})"
+        else f"with the least expected loss ({in_words(aim.loss or Costs())})"
     )
     says = [f"Target of ID {twin.id}: {aim.target.says(units)}, {how}, at {when}"]
     if aim.risk is not None:

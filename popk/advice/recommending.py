@@ -207,16 +207,16 @@ def recommend(
     limits, units = Limits(max_dose, max_rate), twin.patient.units
     limits.check()
     candidates = _candidates(regimens, units)
-    says = _loss_words(loss)
+    says = in_words(loss)
     for candidate in candidates.values():
         limits.refuse(candidate, units)
-    certainty, outputs = certainty_of(twin), _outputs(target, risk)
+    certainty, outputs = certainty_of(twin), outputs_of(target, risk)
     rows, draws, curves = {}, {}, {}
     for name, candidate in candidates.items():
         patient, window = judged(twin, candidate, at)
         found = courses(twin, patient, window, outputs)
         draws[name] = outcome(found, target, risk, loss)
-        rows[name] = _row(draws[name], certainty, risk is not None)
+        rows[name] = row_of(draws[name], certainty, risk is not None)
         curves[name] = _curve(found[target.output])
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("regimen")
     if sort is not None:
@@ -275,7 +275,8 @@ def outcome(
     return Outcome(value, attained, harm, lost)
 
 
-def _outputs(target: Target, risk: Target | None) -> list[str | None]:
+def outputs_of(target: Target, risk: Target | None) -> list[str | None]:
+    """Return the outputs of the model that a target and a risk are of."""
     return list(dict.fromkeys([target.output, *([] if risk is None else [risk.output])]))
 
 
@@ -297,7 +298,14 @@ def _candidates(
     return found
 
 
-def _loss_words(loss: Loss | None) -> str:
+def in_words(loss: Loss | None) -> str:
+    """Return what a loss weighs.
+
+    Raises
+    ------
+    ValueError
+        It does not say so.
+    """
     weigh = Costs() if loss is None else loss
     if isinstance(weigh, Costs):
         return weigh.says
@@ -306,7 +314,16 @@ def _loss_words(loss: Loss | None) -> str:
     return weigh.__doc__.strip().splitlines()[0]
 
 
-def _row(found: Outcome, certainty: Certainty, risky: bool) -> dict[str, float]:
+def row_of(found: Outcome, certainty: Certainty, risky: bool) -> dict[str, float]:
+    """Return the columns of `Advice.table` of one regimen.
+
+    Parameters
+    ----------
+    found : Outcome
+    certainty : Certainty
+    risky : bool
+        Whether harm was asked about.
+    """
     low, median, high = np.quantile(found.value, _BAND)
     harm = certainty.share(found.harm) if risky else Estimate(np.nan, np.nan, np.nan)
     estimates = {
