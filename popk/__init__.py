@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         two_compartment,
     )
     from popk.model.systems import linear, ode
+    from popk.noncompartmental import nca, nca_table
     from popk.patients.twin import Twin
     from popk.priors import fixed, lognormal, prior, prior_from
     from popk.records.table import DataError
@@ -126,6 +127,8 @@ _ROOMS = {
     "map_estimate": "inference.modes",
     "loso": "diagnostics.subjects_left_out",
     "mixture": "model.mixtures",
+    "nca": "noncompartmental",
+    "nca_table": "noncompartmental",
     "negative_binomial": "endpoints",
     "objective": "inference.objective",
     "observe": "model.parts",
@@ -173,7 +176,7 @@ __all__ = [
     "convergence", "covariate_effects", "covariate_model", "covariates", "estimates", "explain",
     "fit", "fixed", "follow_up", "gompertz_hazard", "horseshoe", "individual",
     "inverse_gaussian", "kaplan_meier", "linear", "log_logistic_hazard", "logit_between",
-    "lognormal", "lognormal_error", "loso", "map_estimate", "mixture", "negative_binomial",
+    "lognormal", "lognormal_error", "loso", "map_estimate", "mixture", "nca", "nca_table", "negative_binomial",
     "objective", "observe", "ode", "one_compartment", "open_run", "ordered_categories", "plots",
     "poisson", "power_error", "predict", "predict_at", "prior", "prior_draws", "prior_from",
     "prior_sensitivity", "prior_shift", "proportional_error", "pymc_model", "read_nonmem",
