@@ -226,7 +226,7 @@ def _chosen(
         given = tuple(float(t) for t in times)
         if len(given) < 2 or not np.isfinite(given).all() or (np.diff(given) <= 0).any():
             raise ValueError(
-                f"slopes has {given} for {key!r}; give a first and a last time, or three or more times, rising"
+                f"slopes has {given} for {key!r}; give a first and last time, or three times or more, rising"
             )
         found[one if number is None else (one, number)] = given
     return found

@@ -93,7 +93,7 @@ FLAGS = (
     Flag(
         "few_points",
         lambda s: _no_slope(s) and s.a.slope.candidates[0] < LEAST_POINTS,
-        "only {candidates} of the 3 levels that a terminal slope needs: no lambda_z, nor what follows from it",
+        "only {candidates} of the 3 levels that a terminal slope needs: no lambda_z, nor what it leads to",
     ),
     Flag(
         "no_fall",
@@ -118,7 +118,7 @@ FLAGS = (
     Flag(
         "back_extrapolated",
         lambda s: s.above("AUC_back_extrapolated"),
-        "{AUC_back_extrapolated:.3g}% of AUC_inf lies before the first level, more than {max_extrapolated:g}%",
+        "{AUC_back_extrapolated:.3g}% of AUC_inf is before the first level, more than {max_extrapolated:g}%",
     ),
     Flag(
         "tau_extrapolated",

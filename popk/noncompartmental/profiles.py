@@ -112,6 +112,8 @@ def profiles_of(
     counted: np.ndarray,
     route: Routes,
     steady_state: bool = False,
+    *,
+    modeled: bool = False,
 ) -> dict[str, list[Profile]]:
     """Return each subject's profiles, in the order of doses.
 
@@ -127,6 +129,8 @@ def profiles_of(
         What doses with RATE 0 are.
     steady_state : bool
         Whether a subject's last dose is at steady state, beside those with SS.
+    modeled : bool
+        Whether doses whose duration a model gives (RATE -1, -2) may be there.
 
     Raises
     ------
@@ -140,8 +144,8 @@ def profiles_of(
     found: list[Problem] = []
     made = {}
     for one, part in frame.groupby("ID", sort=False):
-        own = part.assign(PLACE=np.arange(len(part)), EPOCH=part["EVID"].isin([3, 4]).cumsum())
-        doses = _doses(own, route, found)
+        own = placed(part)
+        doses = doses_of(own, route, found, modeled=modeled)
         if not doses and not any(p.id == str(one) for p in found):
             says = "it has no dose, which a noncompartmental analysis needs; leave the subject out"
             found.append(Problem("EVID", says, id=str(one)))
@@ -155,13 +159,30 @@ def profiles_of(
     return made
 
 
-def _doses(own: pd.DataFrame, route: Routes, found: list[Problem]) -> list[Dose]:
-    """Return a subject's doses in order, those of one moment added up; problems go to `found`."""
+def placed(part: pd.DataFrame) -> pd.DataFrame:
+    """Return a subject's records with their places and how many resets came before."""
+    return part.assign(PLACE=np.arange(len(part)), EPOCH=part["EVID"].isin([3, 4]).cumsum())
+
+
+def doses_of(
+    own: pd.DataFrame, route: Routes, found: list[Problem], *, modeled: bool = False
+) -> list[Dose]:
+    """Return a subject's doses in order, those of one moment added up; problems go to `found`.
+
+    Parameters
+    ----------
+    own : DataFrame
+        A subject's records with CLOCK, PLACE and EPOCH.
+    route : Routes
+    found : list of Problem
+    modeled : bool
+        Whether doses whose duration a model gives may be there.
+    """
     doses: list[Dose] = []
     rows: Any = own[own["EVID"].isin([1, 4])]
     resets = own.loc[own["EVID"].isin([3, 4]), "CLOCK"].to_numpy()
     for row in rows.itertuples():
-        one = _dose(row, route, found)
+        one = _dose(row, route, found, modeled)
         if one is None:
             continue
         later = resets[resets > row.CLOCK]
@@ -187,7 +208,7 @@ def _doses(own: pd.DataFrame, route: Routes, found: list[Problem]) -> list[Dose]
     return together
 
 
-def _dose(row: Any, route: Routes, found: list[Problem]) -> Dose | None:
+def _dose(row: Any, route: Routes, found: list[Problem], modeled: bool) -> Dose | None:
     """Return the dose of a record; None with a problem where it cannot be used."""
 
     def refuse(column: str, says: str) -> None:
@@ -198,7 +219,7 @@ def _dose(row: Any, route: Routes, found: list[Problem]) -> Dose | None:
             "AMT",
             "it is a constant infusion without an amount; its levels have no AUC: leave it out",
         )
-    if row.RATE < 0:
+    if row.RATE < 0 and not modeled:
         return refuse(
             "RATE", f"RATE is {row.RATE:g}, which leaves the duration to a model; give it"
         )
@@ -208,8 +229,8 @@ def _dose(row: Any, route: Routes, found: list[Problem]) -> Dose | None:
     elif kind not in ("bolus", "extravascular"):
         return refuse(
             "RATE",
-            f"RATE is 0, so the dose into CMT {row.CMT} is a bolus or an extravascular one, which no column "
-            f"tells: say route='bolus', route='extravascular', or either for each CMT, as {{1: 'extravascular'}}",
+            f"RATE is 0, so the dose into CMT {row.CMT} is a bolus or extravascular, and no column tells "
+            f"which: say route='bolus', route='extravascular', or either for each CMT: {{1: 'bolus'}}",
         )
     return Dose(
         time=float(row.CLOCK), place=float(row.PLACE), amount=float(row.AMT),
@@ -236,7 +257,9 @@ def _followed(
         if twice.any():
             at = profile.observation[1:][twice][0]
             row = own.loc[own["OBSERVATION"].eq(at), "ROW"].iloc[0]
-            says = "two levels stand at one time; set MDV 1 on one, or say DVID= or CMT= where they are of two kinds"
+            says = (
+                "two levels stand at one time; set MDV 1 on one, or say DVID= or CMT= for one kind"
+            )
             found.append(_problem("DV", says, own, row))
     return kept
 
