@@ -45,8 +45,8 @@ def nca(
     trial = trial_from(data, unit, column, covariates)
     found = analyzed(
         trial,
-        route=_route(route),  # pyright: ignore[reportArgumentType] - checked by what it is given to
-        method=method,  # pyright: ignore[reportArgumentType]
+        route=_route(route),
+        method=method,
         steady_state=steady_state,
         DVID=dvid,
     )

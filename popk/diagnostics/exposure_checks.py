@@ -23,7 +23,7 @@ import xarray as xr
 from popk.diagnostics.vpc import MIN_REPLICATES, limits_of, same_records
 from popk.model.sites import ModelError
 from popk.noncompartmental.analysis import levels_of
-from popk.noncompartmental.areas import METHODS, Method
+from popk.noncompartmental.areas import METHODS
 from popk.noncompartmental.curves import curve_of, rules_of
 from popk.noncompartmental.parameters import analyzed, parameters
 from popk.noncompartmental.profiles import Profile, Routes, profiles_of
@@ -60,7 +60,7 @@ def exposure_check(
     route: Routes = None,
     statistics: Sequence[str] = STATISTICS,
     interval: float = 0.9,
-    method: Method = "lin-up/log-down",
+    method: str = "lin-up/log-down",
     blq: Mapping[str, str | float] | None = None,
     steady_state: bool = False,
     DVID: int | None = None,

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from popk.noncompartmental.areas import METHODS, Method
+from popk.noncompartmental.areas import METHODS
 from popk.noncompartmental.curves import curve_of, rules_of
 from popk.noncompartmental.flags import FLAGS, Limits, State, flagged
 from popk.noncompartmental.parameters import Analysis, analyzed, area_until, parameters
@@ -33,7 +33,7 @@ def nca(
     trial: Trial,
     *,
     route: Routes = None,
-    method: Method = "lin-up/log-down",
+    method: str = "lin-up/log-down",
     blq: Mapping[str, str | float] | None = None,
     slopes: Mapping[Any, Sequence[float]] | None = None,
     partial: Sequence[tuple[float, float]] = (),

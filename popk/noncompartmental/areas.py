@@ -18,13 +18,12 @@ References
    doi:10.1007/BF01062525
 """
 
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-Method = Literal["lin-up/log-down", "linear", "log"]
-METHODS: tuple[Method, ...] = get_args(Method)
+METHODS = ("lin-up/log-down", "linear", "log")
 
 #: Levels closer than this are the same: the logarithmic rule is 0/0 there.
 SAME = 1e-10
@@ -48,16 +47,14 @@ class Areas(NamedTuple):
         return self.auc[rows, place], self.aumc[rows, place]
 
 
-def by_logarithm(
-    first: np.ndarray, second: np.ndarray, method: Method
-) -> Bool[np.ndarray, "*shape"]:
+def by_logarithm(first: np.ndarray, second: np.ndarray, method: str) -> Bool[np.ndarray, "*shape"]:
     """Return which intervals the logarithmic rule holds for; it needs two levels above 0.
 
     Parameters
     ----------
     first, second : Float[ndarray, "*shape"]
         The levels at both ends.
-    method : Method
+    method : str
         "linear": none. "lin-up/log-down": where levels fall. "log": where they rise as well.
     """
     positive = (first > 0) & (second > 0) & (abs(first - second) > SAME * abs(first))
@@ -66,16 +63,15 @@ def by_logarithm(
     return positive & (second < first) if method == "lin-up/log-down" else positive
 
 
-def trapezoids(
-    time: np.ndarray, level: np.ndarray, method: Method
-) -> tuple[np.ndarray, np.ndarray]:
+def trapezoids(time: np.ndarray, level: np.ndarray, method: str) -> tuple[np.ndarray, np.ndarray]:
     """Return AUC and AUMC of intervals [..., 2 ends].
 
     Parameters
     ----------
     time, level : Float[ndarray, "*shape 2"]
         Of the two ends.
-    method : Method
+    method : str
+        One of `METHODS`.
     """
     (t1, t2), (c1, c2) = np.moveaxis(time, -1, 0), np.moveaxis(level, -1, 0)
     length = t2 - t1
@@ -97,7 +93,7 @@ def areas(
     time: Float[np.ndarray, "point"],
     level: Float[np.ndarray, "draw point"],
     joined: Bool[np.ndarray, "draw point"],
-    method: Method,
+    method: str,
 ) -> Areas:
     """Return the areas under levels up to each point.
 
@@ -109,7 +105,8 @@ def areas(
         Levels of several profiles at the same times [concentration].
     joined : Bool[ndarray, "draw point"]
         Which of them count; the others are passed over.
-    method : Method
+    method : str
+        One of `METHODS`.
 
     Returns
     -------
@@ -127,7 +124,7 @@ def areas(
 
 
 def between(
-    time: np.ndarray, level: np.ndarray, at: float, method: Method
+    time: np.ndarray, level: np.ndarray, at: float, method: str
 ) -> Float[np.ndarray, "draw"]:
     """Return the level at a time between two points [draw, 2 ends], as the trapezoid has it."""
     (t1, t2), (c1, c2) = np.moveaxis(time, -1, 0), np.moveaxis(level, -1, 0)

@@ -78,7 +78,7 @@ def _first_is_highest(s: State) -> bool:
     later = s.a.curve.time[s.a.curve.quantified[0]]
     later = later[later > 0]
     oral = s.a.profile.dose.route == "extravascular" and not s.a.profile.steady
-    return oral and later.size > 0 and s.values["tmax"] == later[0]
+    return oral and later.size > 0 and bool(s.values["tmax"] == later[0])
 
 
 FLAGS = (

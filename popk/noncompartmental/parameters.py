@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from popk.noncompartmental.areas import Areas, Method, areas, between, trapezoids
+from popk.noncompartmental.areas import Areas, areas, between, trapezoids
 from popk.noncompartmental.curves import NEAR, Curve
 from popk.noncompartmental.profiles import EARLY, Profile
 from popk.noncompartmental.slope import Slope, terminal_slope
@@ -49,7 +49,7 @@ class Analysis(NamedTuple):
     slope : Slope
     areas : Areas
         Up to the last quantified level.
-    method : Method
+    method : str
     factor : float
         From amounts per unit of volume to the unit of levels.
     """
@@ -58,7 +58,7 @@ class Analysis(NamedTuple):
     curve: Curve
     slope: Slope
     areas: Areas
-    method: Method
+    method: str
     factor: float
 
     @property
@@ -73,7 +73,7 @@ class Analysis(NamedTuple):
 def analyzed(
     profile: Profile,
     curve: Curve,
-    method: Method,
+    method: str,
     factor: float,
     chosen: tuple[float, ...] | None = None,
 ) -> Analysis:
@@ -83,7 +83,7 @@ def analyzed(
     ----------
     profile : Profile
     curve : Curve
-    method : Method
+    method : str
     factor : float
         From amounts per unit of volume to the unit of levels.
     chosen : tuple of float, optional

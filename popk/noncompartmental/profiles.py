@@ -5,7 +5,7 @@ does not jump, so that one sample ends the interval before and begins the next.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,9 +14,9 @@ from popk.records.events import clock
 from popk.records.table import DataError, Problem
 from popk.trial import Trial
 
-Route = Literal["bolus", "extravascular"]
-#: What doses with RATE 0 are: all of them, or those into each compartment (CMT).
-Routes = Route | Mapping[int, Route] | None
+ROUTES = ("bolus", "extravascular")
+#: What doses with RATE 0 are, one of `ROUTES`: all of them, or those into each compartment (CMT).
+Routes = str | Mapping[int, str] | None
 
 #: A level this part of an interval before its end stands for the end: a trough drawn minutes early.
 EARLY = 0.05
@@ -136,8 +136,11 @@ def profiles_of(
     ------
     DataError
         A subject has no dose, or one that cannot be used; or two levels at one time.
+    ValueError
+        A route is none.
     """
     frame = trial.host.frame.assign(CLOCK=clock(trial.host.frame))
+    _refuse_route(trial, frame, route)
     observation = np.full(len(frame), -1)
     observation[frame["EVID"].eq(0).to_numpy()] = np.arange(len(counted))
     frame["OBSERVATION"] = observation
@@ -157,6 +160,23 @@ def profiles_of(
     if found:
         raise DataError(trial.host.name, found)
     return made
+
+
+def _refuse_route(trial: Trial, frame: pd.DataFrame, route: Routes) -> None:
+    """Refuse a route that is none, or none where it is needed."""
+    kinds = list(route.values()) if isinstance(route, Mapping) else [] if route is None else [route]
+    if strange := [kind for kind in kinds if kind not in ROUTES]:
+        raise ValueError(
+            f"route is {strange[0]!r}; use 'bolus', 'extravascular', or one of them for each CMT, such as "
+            f"{{1: 'extravascular', 2: 'bolus'}} (doses with a RATE are infusions)"
+        )
+    rows: Any = frame[frame["EVID"].isin([1, 4]) & frame["RATE"].eq(0)]
+    if route is None and len(rows):
+        says = f"RATE is 0 on {len(rows)} doses: boluses or extravascular ones, which no column tells; "
+        says += "say route='bolus', route='extravascular', or one of them for each CMT"
+        first = rows.iloc[0]
+        problem = Problem("RATE", says, first["ROW"], first["ID"], f"{first['TIME']:.10g}")
+        raise DataError(trial.host.name, [problem])
 
 
 def placed(part: pd.DataFrame) -> pd.DataFrame:
@@ -226,11 +246,9 @@ def _dose(row: Any, route: Routes, found: list[Problem], modeled: bool) -> Dose 
     kind = route if isinstance(route, str) or route is None else route.get(int(row.CMT))
     if row.RATE > 0:
         kind = "infusion"
-    elif kind not in ("bolus", "extravascular"):
+    elif kind is None:
         return refuse(
-            "RATE",
-            f"RATE is 0, so the dose into CMT {row.CMT} is a bolus or extravascular, and no column tells "
-            f"which: say route='bolus', route='extravascular', or either for each CMT: {{1: 'bolus'}}",
+            "CMT", f"the dose goes into CMT {row.CMT}, which route= does not name; add it"
         )
     return Dose(
         time=float(row.CLOCK), place=float(row.PLACE), amount=float(row.AMT),

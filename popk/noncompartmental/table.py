@@ -39,6 +39,8 @@ def nca_table(found: xr.Dataset) -> pd.DataFrame:
     per_f = "{0}/F" if extravascular else "{0} or {0}/F"
     some = "extravascular" in set(own["route"])
     columns = {}
+    if rows["AUC_all"].equals(rows["AUC_last"]):
+        rows = rows.drop(columns="AUC_all")
     for name in [n for n in found.data_vars if n in rows and n not in ("reason", *LINE)]:
         if rows[name].isna().all():
             continue
