@@ -134,13 +134,12 @@ def nca(
     factor = float(trial.concentration_factor)
     rows = []
     for one, profiles in followed.items():
-        for i, profile in enumerate(profiles):
+        for profile in profiles:
             at = profile.observation
             curve = curve_of(profile, level[None, at], limit[at], rules)
             points = chosen.get((one, profile.number), chosen.get(one))
             a = analyzed(profile, curve, method, factor, points)
-            ends = profiles[i + 1].start if i + 1 < len(profiles) else np.inf
-            rows.append(_row(a, limits, partial, (collected.get(one), ends), points is not None))
+            rows.append(_row(a, limits, partial, collected.get(one), points is not None))
     _accumulate(rows)
     data = _dataset(trial, rows, partial, limit)
     data.attrs = {
@@ -236,12 +235,12 @@ def _row(
     a: Analysis,
     limits: Limits,
     partial: Sequence[tuple[float, float]],
-    urine: tuple[Collections | None, float],
+    urine: Collections | None,
     chosen: bool,
 ) -> Row:
     """Return one profile's parameters, all numbers, and reasons."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = {**parameters(a), **excreted(a, *urine)}
+        found = {**parameters(a), **excreted(a, urine)}
         for start, end in partial:
             found[_window(start, end)] = area_until(a, end)[0] - area_until(a, start)[0]
     values = {name: float(x[0]) for name, x in found.items()}
@@ -250,7 +249,7 @@ def _row(
     reasons = flagged(State(a, values, limits, predose))
     if chosen:
         reasons[CHOSEN_FLAG] = "the points of the terminal slope were chosen"
-    if interrupted(profile, *urine):
+    if interrupted(profile, urine):
         reasons[URINE_FLAG] = "urine is missing between collections: Ae, fe and CLr are too low"
     return Row(a, values, reasons)
 

@@ -72,6 +72,8 @@ class Profile(NamedTuple):
         The interval between doses [time]; NaN where there is none.
     carried : bool
         Whether an earlier dose may still be there.
+    ends : float
+        When the next dose is given, as TIME has it; infinite where there is none [time].
     time : Float[ndarray, "point"]
         Since the dose [time]; 0 of a level before it.
     before : Bool[ndarray, "point"]
@@ -87,6 +89,7 @@ class Profile(NamedTuple):
     dose: Dose
     tau: float
     carried: bool
+    ends: float
     time: np.ndarray
     before: np.ndarray
     observation: np.ndarray
@@ -309,10 +312,11 @@ def _profile(one: str, doses: Sequence[Dose], i: int, levels: Any, own: pd.DataF
     first = _level_before(dose, earlier, when, at_dose, levels)
     rows = np.concatenate([first, np.flatnonzero(inside)]).astype(int)
     before = np.arange(len(rows)) < len(first)
-    shift = own.loc[own["CLOCK"].eq(dose.time) & own["EPOCH"].eq(dose.epoch), "TIME"]
+    epoch: Any = own[own["EPOCH"].eq(dose.epoch)].iloc[0]
+    start = dose.time - float(epoch["CLOCK"] - epoch["TIME"])
     return Profile(
-        id=one, number=i + 1, clock=dose.time,
-        start=float(shift.iloc[0]) if len(shift) else dose.time,
+        id=one, number=i + 1, clock=dose.time, start=start,
+        ends=np.inf if following is None else start + following.time - dose.time,
         dose=dose, tau=float(tau), carried=earlier is not None,
         time=np.where(before, 0.0, when[rows] - dose.time), before=before,
         observation=levels["OBSERVATION"].to_numpy()[rows],

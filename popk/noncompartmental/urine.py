@@ -48,8 +48,8 @@ def collections_of(
     Raises
     ------
     DataError
-        A column or unit is missing; a collection is of nobody, not a number, ends before it begins, or
-        overlaps the one before.
+        A column or unit is missing; TIME goes back in the trial; a collection is of nobody, not a
+        number, ends before it begins, or overlaps the one before.
     """
     known = {**urine.attrs.get("units", {}), **(units or {})}
     measured = ["AMOUNT"] if "AMOUNT" in urine else ["VOLUME", "CONC"]
@@ -60,6 +60,9 @@ def collections_of(
         for n in ("ID", "START", "END", *measured)
         if n not in urine
     ]
+    if (trial.host.frame.groupby("ID", sort=False)["TIME"].diff() < 0).any():
+        says = "TIME goes back in the trial, so that START and END have no place; give one clock"
+        found.append(Problem("START", says))
     found += [
         Problem(n, f"{n} has no unit; give urine_units={{'{n}': ...}}")
         for n in measured
@@ -104,17 +107,15 @@ def _problems(own: Any, measured: list[str], trial: Trial) -> list[Problem]:
     return found
 
 
-def excreted(a: Analysis, own: Collections | None, ends: float) -> dict[str, np.ndarray]:
+def excreted(a: Analysis, own: Collections | None) -> dict[str, np.ndarray]:
     """Return Ae, fe and CLr of one profile; nothing where no collection lies in it.
 
     Parameters
     ----------
     a : Analysis
     own : Collections, optional
-    ends : float
-        When the next dose is given, as TIME has it; infinite where there is none.
     """
-    within = _within(a.profile, own, ends)
+    within = _within(a.profile, own)
     if own is None or not within.any():
         return {}
     amount = np.array([own.amount[within].sum()])
@@ -126,15 +127,15 @@ def excreted(a: Analysis, own: Collections | None, ends: float) -> dict[str, np.
     }
 
 
-def _within(profile: Profile, own: Collections | None, ends: float) -> np.ndarray:
+def _within(profile: Profile, own: Collections | None) -> np.ndarray:
     if own is None:
         return np.zeros(0, dtype=bool)
-    return (own.start >= profile.start - TOUCH) & (own.end <= ends + TOUCH)
+    return (own.start >= profile.start - TOUCH) & (own.end <= profile.ends + TOUCH)
 
 
-def interrupted(profile: Profile, own: Collections | None, ends: float) -> bool:
+def interrupted(profile: Profile, own: Collections | None) -> bool:
     """Return whether urine is missing from the dose to the end of the last collection."""
-    within = _within(profile, own, ends)
+    within = _within(profile, own)
     if own is None or not within.any():
         return False
     start, end = own.start[within], own.end[within]
