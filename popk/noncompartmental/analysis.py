@@ -130,7 +130,7 @@ def nca(
             a = analyzed(profile, curve, method, factor, points)
             rows.append(_row(a, limits, partial, collected.get(one), points is not None))
     _accumulate(rows)
-    data = dataset_of(trial, rows, partial, limit)
+    data = dataset_of(trial, rows, partial, (level, limit))
     data.attrs = {
         "method": method,
         "blq": ", ".join(f"{place}: {rule}" for place, rule in rules.items()),

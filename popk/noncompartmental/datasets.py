@@ -44,7 +44,10 @@ class _Grid(NamedTuple):
 
 
 def dataset_of(
-    trial: Trial, rows: list[Row], partial: Sequence[tuple[float, float]], limit: np.ndarray
+    trial: Trial,
+    rows: list[Row],
+    partial: Sequence[tuple[float, float]],
+    known: tuple[np.ndarray, np.ndarray],
 ) -> xr.Dataset:
     """Return the rows as arrays [subject, interval], and the levels that they were made of.
 
@@ -54,8 +57,8 @@ def dataset_of(
     rows : list of Row
     partial : sequence of (float, float)
         The further areas.
-    limit : Float[ndarray, "observation"]
-        Of quantification.
+    known : (Float[ndarray, "observation"], Float[ndarray, "observation"])
+        Levels, NaN where one is below the limit, and limits.
     """
     own: dict[str, int] = {}
     places = []
@@ -64,7 +67,7 @@ def dataset_of(
         places.append((trial.ids.index(one), own.get(one, 0)))
         own[one] = own.get(one, 0) + 1
     grid = _Grid(rows, places, (trial.n_subjects, max(own.values(), default=1)))
-    data = {**_parameters(trial, grid, partial), **_points(rows, limit)}
+    data = {**_parameters(trial, grid, partial), **_points(rows, *known)}
     data["reason"] = grid.of(lambda row: "; ".join(row.reasons.values()), "", object)
     each = [grid.of(lambda row, n=n: n in row.reasons, False, bool)[1] for n in NAMES]
     data["flags"] = (("subject", "interval", "flag"), np.stack(each, axis=-1))
@@ -100,17 +103,17 @@ def _parameters(
     }
 
 
-def _points(rows: list[Row], limit: np.ndarray) -> dict[str, Any]:
+def _points(rows: list[Row], level: np.ndarray, limit: np.ndarray) -> dict[str, Any]:
     """Return the levels of all profiles on one axis, those below the limit at the limit."""
     table = []
     for row in rows:
         profile, a = row.a.profile, row.a
         extra = len(a.curve.time) - len(profile.time)
         for i, (time, at) in enumerate(zip(profile.time, profile.observation, strict=True)):
-            quantified = bool(a.curve.quantified[0, i + extra])
-            level = a.curve.level[0, i + extra] if quantified else limit[at]
+            below = not level[at] > 0
+            shown = limit[at] if below else level[at]
             used = bool(a.slope.used[0, i + extra])
-            table.append((profile.id, profile.number, time, level, not quantified, used))
+            table.append((profile.id, profile.number, time, shown, below, used))
     columns = zip(*table, strict=True) if table else [()] * 6
     kinds = (
         ("ID", str),

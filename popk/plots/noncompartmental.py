@@ -57,7 +57,7 @@ def nca(found: xr.Dataset, *, log: bool = True) -> Figure:
         No subject has a level after a dose.
     """
     rows = _profiles(found)
-    if not rows:
+    if not rows or not (found["DV"] > 0).any():
         raise ValueError("there is no level after a dose to draw; look at popk.nca_table(found)")
     points: Any = found[["ID", "dose_of", "TIME", "DV", "BLQ", "in_slope"]].to_dataframe()
     picture, axes = _grid(len(rows), found)
