@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from popk.inference.modes import map_estimate
     from popk.inference.objective import objective
     from popk.inference.pymc_models import pymc_model
+    from popk.memory.store import TwinStore
+    from popk.memory.writing import StoreError
     from popk.model.absorption import inverse_gaussian, route, transit, weibull, zero_order
     from popk.model.individual import individual
     from popk.model.missing import covariate_model
@@ -93,8 +95,10 @@ _ROOMS = {
     "ModelError": "model.sites",
     "Run": "runs",
     "RunError": "runs",
+    "StoreError": "memory.writing",
     "Trial": "trial",
     "Twin": "patients.twin",
+    "TwinStore": "memory.store",
     "UnitError": "units",
     "additive_error": "residual",
     "autocorrelated_error": "residual",
@@ -177,9 +181,9 @@ _ROOMS = {
 
 __all__ = [
     "BatchError", "Convergence", "ConvergenceWarning", "DataError", "LeftOutWarning", "ModelError",
-    "Run", "RunError", "Trial", "Twin", "UnitError", "additive_error", "autocorrelated_error",
-    "binary", "box_cox", "box_cox_error", "calibrate", "candidate_effects", "check_gradient",
-    "combined_error", "compare", "compare_engines", "concentration", "constant_hazard",
+    "Run", "RunError", "StoreError", "Trial", "Twin", "TwinStore", "UnitError", "additive_error",
+    "autocorrelated_error", "binary", "box_cox", "box_cox_error", "calibrate", "candidate_effects",
+    "check_gradient", "combined_error", "compare", "compare_engines", "concentration", "constant_hazard",
     "convergence", "covariate_effects", "covariate_model", "covariates", "estimates", "explain",
     "exposure", "exposure_by", "exposure_check", "exposure_grid", "fit", "fixed", "follow_up",
     "gompertz_hazard", "horseshoe", "individual", "inverse_gaussian", "kaplan_meier", "linear",

@@ -167,7 +167,7 @@ def test_compare_prints_the_table_and_exits_3_where_a_run_did_not_converge(
 
 
 def test_twin_prints_parameters_and_a_forecast(capsys, monkeypatch, run):
-    arguments = ("twin", run, DATA, "--id", "3", "--times", "0:24:12")
+    arguments = ("twin", "infer", run, DATA, "--id", "3", "--times", "0:24:12")
     code, out, _ = shell(capsys, monkeypatch, *arguments)
     assert code == 0
     assert out.startswith("Twin of ID 3: 11 levels")
@@ -273,9 +273,9 @@ def test_a_bad_model_is_one_clear_error_and_exit_2(capsys, monkeypatch, tmp_path
         (["compare", "{run}"], "there are 1 models"),
         (["compare", "{run}", "nowhere"], "nowhere is no run folder"),
         (["report", "nowhere"], "nowhere is no run folder"),
-        (["twin", "{run}", DATA, "--times", "0:24:2"], "a twin is of one patient"),
-        (["twin", "{run}", DATA, "--id", "99", "--times", "1"], "has no ID 99"),
-        (["twin", "{run}", DATA, "--id", "3", "--times", "soon"], "write FROM:TO:STEP"),
+        (["twin", "infer", "{run}", DATA, "--times", "0:24:2"], "a twin is of one patient"),
+        (["twin", "infer", "{run}", DATA, "--id", "99", "--times", "1"], "has no ID 99"),
+        (["twin", "infer", "{run}", DATA, "--id", "3", "--times", "soon"], "write FROM:TO:STEP"),
         (["check", DATA, "-u", "DV"], "write NAME=VALUE"),
         (["check", DATA, "-u", "DV=furlong per fortnigth"], "is not a unit"),
     ],

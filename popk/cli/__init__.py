@@ -1,6 +1,7 @@
 """Who asks from the shell: ``popk check|nca|fit|batch|report|compare|predict|twin|doctor``.
 
-Exit codes: 0 done, 2 an input that cannot be used (one clear sentence), 3 a fit that did not converge.
+Exit codes: 0 done, 2 an input that cannot be used (one clear sentence), 3 a fit that did not converge,
+4 a store of twins that was altered.
 """
 
 import typer
@@ -9,25 +10,17 @@ from popk.cli.fitting import check, fit
 from popk.cli.machine import doctor
 from popk.cli.many import batch
 from popk.cli.noncompartmental import nca
-from popk.cli.using import compare, predict, report, twin
+from popk.cli.twins import group as twins
+from popk.cli.using import compare, predict, report
 
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False,
     help="Bayesian population pharmacokinetics: from a trial's records to a posterior, a report and twins.",
 )  # fmt: skip
 
-for command in (
-    check,
-    nca,
-    fit,
-    batch,
-    report,
-    compare,
-    predict,
-    twin,
-    doctor,
-):  # as --help lists them
+for command in (check, nca, fit, batch, report, compare, predict, doctor):  # as --help lists them
     app.command()(command)
+app.add_typer(twins, name="twin")
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
-"""What follows from a run folder: ``popk report|compare|predict|twin``."""
+"""What follows from a run folder: ``popk report|compare|predict|twin infer``."""
 
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -132,7 +132,7 @@ def twin(
 ) -> None:
     """Infer one patient's parameters from their records, and forecast their levels.
 
-    Example: popk twin runs/theophylline patient.csv --times 0:24:2
+    Example: popk twin infer runs/theophylline patient.csv --times 0:24:2
     """
     from popk.patients.twin import Twin
     from popk.runs import open_run
@@ -149,10 +149,17 @@ def twin(
         trial = trial[id]
     person = Twin(opened.model, opened.posterior, trial, seed=seed)
     typer.echo(person)
+    print_forecast(person, times_of(times), interval)
+
+
+def print_forecast(
+    person: Any, times: list[float], interval: float, seed: int = 2
+) -> dict[str, Any]:
+    """Print the forecast of a twin, and return its times, and quantiles of IPRED and DV."""
     low = (1 - interval) / 2
-    forecast = person.forecast(_times(times))
+    forecast = person.forecast(times, seed=seed)
     quantiles = forecast.quantile([low, 0.5, 1 - low], "sample")
-    unit_of = trial.units
+    unit_of = person.patient.units
     typer.echo(f"\nForecast [{unit_of['DV']}], median and {100 * interval:g}% interval")
     typer.echo(
         f"{'TIME [' + unit_of['TIME'] + ']':>12} {'concentration':>26} {'measured level':>26}"
@@ -163,9 +170,13 @@ def twin(
             for a, m, b in (quantiles[name].values[:, i] for name in ("IPRED", "DV"))
         ]
         typer.echo(f"{time:>12g} {cells[0]:>26} {cells[1]:>26}")
+    names = ("lower", "median", "upper")
+    return {"times": times} | {
+        n: dict(zip(names, quantiles[n].values.tolist(), strict=True)) for n in ("IPRED", "DV")
+    }
 
 
-def _times(text: str) -> list[float]:
+def times_of(text: str) -> list[float]:
     """Return the times of FROM:TO:STEP (both ends included) or of a list."""
     try:
         if ":" not in text:
