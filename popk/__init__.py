@@ -64,6 +64,10 @@ if TYPE_CHECKING:
     )
     from popk.model.systems import linear, ode
     from popk.noncompartmental import nca, nca_table
+    from popk.patients.averaging import average
+    from popk.patients.cohort import twins
+    from popk.patients.doubts import TwinWarning
+    from popk.patients.regimen import Regimen
     from popk.patients.twin import Twin
     from popk.priors import fixed, lognormal, prior, prior_from
     from popk.records.table import DataError
@@ -93,15 +97,18 @@ _ROOMS = {
     "DataError": "records.table",
     "LeftOutWarning": "diagnostics.subjects_left_out",
     "ModelError": "model.sites",
+    "Regimen": "patients.regimen",
     "Run": "runs",
     "RunError": "runs",
     "StoreError": "memory.writing",
     "Trial": "trial",
     "Twin": "patients.twin",
     "TwinStore": "memory.store",
+    "TwinWarning": "patients.doubts",
     "UnitError": "units",
     "additive_error": "residual",
     "autocorrelated_error": "residual",
+    "average": "patients.averaging",
     "binary": "endpoints",
     "box_cox": "variability",
     "box_cox_error": "residual",
@@ -170,6 +177,7 @@ _ROOMS = {
     "three_compartment": "model.structures",
     "time_to_event": "endpoints",
     "transit": "model.absorption",
+    "twins": "patients.cohort",
     "two_compartment": "model.structures",
     "vpc": "diagnostics.vpc",
     "weibull": "model.absorption",
@@ -180,21 +188,23 @@ _ROOMS = {
 }
 
 __all__ = [
-    "BatchError", "Convergence", "ConvergenceWarning", "DataError", "LeftOutWarning", "ModelError",
-    "Run", "RunError", "StoreError", "Trial", "Twin", "TwinStore", "UnitError", "additive_error",
-    "autocorrelated_error", "binary", "box_cox", "box_cox_error", "calibrate", "candidate_effects",
-    "check_gradient", "combined_error", "compare", "compare_engines", "concentration", "constant_hazard",
+    "BatchError", "Convergence", "ConvergenceWarning", "DataError", "LeftOutWarning",
+    "ModelError", "Regimen", "Run", "RunError", "StoreError", "Trial", "Twin", "TwinStore",
+    "TwinWarning", "UnitError", "additive_error", "autocorrelated_error", "average", "binary",
+    "box_cox", "box_cox_error", "calibrate", "candidate_effects", "check_gradient",
+    "combined_error", "compare", "compare_engines", "concentration", "constant_hazard",
     "convergence", "covariate_effects", "covariate_model", "covariates", "estimates", "explain",
     "exposure", "exposure_by", "exposure_check", "exposure_grid", "fit", "fixed", "follow_up",
     "gompertz_hazard", "horseshoe", "individual", "inverse_gaussian", "kaplan_meier", "linear",
-    "log_logistic_hazard", "logit_between", "lognormal", "lognormal_error", "loso", "map_estimate",
-    "mixture", "nca", "nca_table", "negative_binomial", "objective", "observe", "ode",
-    "one_compartment", "open_run", "ordered_categories", "plots", "poisson", "power_error",
-    "predict", "predict_at", "prior", "prior_draws", "prior_from", "prior_sensitivity",
-    "prior_shift", "proportional_error", "pymc_model", "read_nonmem", "replace_blq", "report",
-    "route", "run_batch", "save_run", "scm", "selection", "summary", "systems", "testing",
-    "three_compartment", "time_to_event", "transit", "two_compartment", "vpc", "weibull",
-    "weibull_hazard", "yeo_johnson_error", "zero_inflated", "zero_order",
+    "log_logistic_hazard", "logit_between", "lognormal", "lognormal_error", "loso",
+    "map_estimate", "mixture", "nca", "nca_table", "negative_binomial", "objective", "observe",
+    "ode", "one_compartment", "open_run", "ordered_categories", "plots", "poisson",
+    "power_error", "predict", "predict_at", "prior", "prior_draws", "prior_from",
+    "prior_sensitivity", "prior_shift", "proportional_error", "pymc_model", "read_nonmem",
+    "replace_blq", "report", "route", "run_batch", "save_run", "scm", "selection", "summary",
+    "systems", "testing", "three_compartment", "time_to_event", "transit", "twins",
+    "two_compartment", "vpc", "weibull", "weibull_hazard", "yeo_johnson_error", "zero_inflated",
+    "zero_order",
 ]  # fmt: skip
 
 

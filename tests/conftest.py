@@ -114,6 +114,15 @@ def theophylline_posterior(theophylline_model, theophylline):
 
 
 @pytest.fixture(scope="session")
+def theophylline_others_posterior(theophylline_posterior):
+    """The same fit, told that it has not seen subject 3, who is a patient in tests of twins."""
+    tree = theophylline_posterior.copy()
+    levels = tree["observed_data"].dataset
+    tree["observed_data"] = levels.isel(observation=(levels["ID"] != "3").values)
+    return tree
+
+
+@pytest.fixture(scope="session")
 def conformance() -> Path:
     """Return the folder of the established engines' answers, which the project does not ship."""
     if not CONFORMANCE.is_dir():

@@ -144,10 +144,15 @@ def _is_fixed(name: str, sites: Sites) -> bool:
 
 
 def _covariates(trial: Trial) -> xr.Dataset:
-    """Return each subject's covariates at its first record."""
-    first = trial.host.frame.groupby("ID", sort=False).first()
+    """Return each subject's covariates at its first record, with their range over all records."""
+    frame = trial.host.frame
+    first = frame.groupby("ID", sort=False).first()
     data = {
-        n: ("subject", first[n].to_numpy(), {"units": trial.units[n]})
+        n: (
+            "subject",
+            first[n].to_numpy(),
+            {"units": trial.units[n], "lowest": frame[n].min(), "highest": frame[n].max()},
+        )
         for n in trial.host.covariates
     }
     return xr.Dataset(data, coords={"subject": list(trial.ids)})

@@ -285,17 +285,15 @@ def test_the_log_likelihood_of_a_joint_model_is_that_of_all_its_records(trials):
     np.testing.assert_allclose(events, [np.log(rate) - 10 * rate, -30 * rate])
 
 
-def test_a_twin_of_a_joint_model_knows_levels_and_refuses_events(prior, trials):
+def test_a_twin_of_a_joint_model_knows_levels_and_refuses_wrong_events(prior, trials):
     frame = trials["1"].to_dataframe()
     attrs = frame.attrs
     levels = frame[frame["DVID"] != 2]
     levels.attrs = attrs
     twin = popk.Twin(joint, prior, popk.read_nonmem(levels))
     assert twin.parameters["CL"].size == 2000
-    with pytest.raises(popk.ModelError, match="several kinds of levels; a twin forecasts one"):
-        twin.forecast([12.0])
     with pytest.raises(ValueError, match="no information on one prediction alone"):
-        popk.Twin(joint, prior, trials["1"])
+        popk.Twin(joint, prior, trials["1"], method="laplace")
     wrong = frame.assign(DV=frame["DV"].where(frame["DVID"] != 2, 3))
     wrong.attrs = attrs
     with pytest.raises(popk.DataError, match="DV is 3; write 1 for an event"):

@@ -6,15 +6,13 @@ import pytest
 
 import popk
 from popk.inference.importance import resampled, smoothed
+from tests.patients.records import part
 
 
-def part(trial, rows):
-    """Return some rows of a trial as a trial."""
-    table = trial.to_dataframe()
-    attrs = table.attrs
-    table = table.iloc[rows]
-    table.attrs = attrs
-    return popk.read_nonmem(table)
+@pytest.fixture(scope="module")
+def theophylline_posterior(theophylline_others_posterior):
+    """Told that it is of the other eleven: the patient's levels must not count twice."""
+    return theophylline_others_posterior
 
 
 @pytest.fixture(scope="module")
@@ -152,9 +150,10 @@ def test_records_that_cannot_be_the_patients_are_refused(twin, change, says):
         twin.update(pd.DataFrame([{**level, **change}]))
 
 
-def test_a_record_that_is_known_already_is_refused(twin, patient):
-    with pytest.raises(popk.DataError, match="the twin has this record already"):
-        twin.update(part(patient, [2]))
+def test_a_record_that_is_known_already_is_ignored_and_named(twin, patient):
+    again = twin.update(part(patient, [2]))
+    assert again.log[-1].kind == "duplicate"
+    np.testing.assert_array_equal(again.parameters["CL"], twin.parameters["CL"])
 
 
 def test_levels_in_another_unit_are_converted(twin, patient):
