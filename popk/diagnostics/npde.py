@@ -226,6 +226,21 @@ def npde_percentiles(
     )
 
 
+def normal_quantiles(count: int, interval: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the medians of so many ordered normal values, and the interval that each lies in.
+
+    Parameters
+    ----------
+    count : int
+    interval : float
+        The probability of each equal-tailed interval; not of all of them together.
+    """
+    i = np.arange(1, count + 1)
+    tails = (0.5, 0.5 - interval / 2, 0.5 + interval / 2)
+    middle, low, high = (stats.norm.ppf(stats.beta.ppf(q, i, count + 1 - i)) for q in tails)
+    return middle, low, high
+
+
 @lru_cache(maxsize=64)
 def _normal_percentiles(
     count: int, percentiles: tuple[float, ...], tails: tuple[float, ...]
