@@ -102,7 +102,8 @@ def eta_correlation(effects: xr.Dataset) -> Figure:
         raise ValueError(f"there is one random effect, {names[0]}; a correlation needs two")
     columns = min(3, len(pairs))
     rows = math.ceil(len(pairs) / columns)
-    picture, axes = panels(rows, columns, (9, 0.7 + 2.9 * rows))
+    size = (5, 4.2) if columns == 1 else (9, 0.7 + 2.9 * rows)
+    picture, axes = panels(rows, columns, size)
     for i, ax in enumerate(axes.flat):
         if i >= len(pairs):
             ax.set_visible(False)
