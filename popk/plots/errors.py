@@ -62,7 +62,10 @@ def npde(errors: xr.Dataset, *, interval: float = 0.9) -> Figure:
     p = {str(n): _shown(float(v)) for n, v in errors["p_value"].to_series().items()}
     mean, variance = (f"{float(errors[n]):.2f}".replace("-", "−") for n in ("mean", "variance"))
     for ax, text in (
-        (axes[0, 0], f"mean {mean}, p {p['mean, Wilcoxon']};  variance {variance}, p {p['variance']}"),
+        (
+            axes[0, 0],
+            f"mean {mean}, p {p['mean, Wilcoxon']};  variance {variance}, p {p['variance']}",
+        ),
         (axes[0, 1], f"normal: p {p['normality']};  all three: p {p['global']}"),
     ):
         ax.set_title(text, fontsize=SMALL, color=INK, loc="left")

@@ -100,7 +100,13 @@ def test_a_log_normal_error_has_residuals_of_logarithms():
 
 
 def test_a_level_below_the_limit_has_no_residual_and_the_others_those_without_it():
-    rows = ["ID TIME EVID DV BLQ LLOQ", "1 0 0 5.5 0 1", "1 1 0 6.5 0 1", "1 2 0 . 1 1", "1 4 0 9 0 1"]
+    rows = [
+        "ID TIME EVID DV BLQ LLOQ",
+        "1 0 0 5.5 0 1",
+        "1 1 0 6.5 0 1",
+        "1 2 0 . 1 1",
+        "1 4 0 9 0 1",
+    ]
     found = popk.cwres(lines, KNOWN, trial("\n".join(rows)))
     assert found["TIME"].values.tolist() == [0, 1, 4]
     own = [0, 1, 3]
@@ -271,7 +277,7 @@ def test_first_order_indices_of_a_linear_sum_are_shares_of_its_variance():
     found = popk.global_sensitivity(2 * a + b, tree)
     assert found.index.tolist() == ["a", "b", "c"]
     np.testing.assert_allclose(found["index"], [0.8, 0.2, 0.0], atol=0.03)
-    assert ((found["lower"] < [0.8, 0.2, 0.0]) & ([0.8, 0.2, 0.0] < found["upper"])).all()
+    assert ((found["lower"] < [0.8, 0.2, 0.0]) & (found["upper"] > [0.8, 0.2, 0.0])).all()
     # One that a straight line does not see: the square.
     square = popk.global_sensitivity(a**2, tree).loc["a"]
     assert square["index"] > 0.85  # 25 classes do not resolve the tails
