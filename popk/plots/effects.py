@@ -59,7 +59,12 @@ def _distribution(ax: Axes, one: xr.Dataset, name: str) -> None:
     reach = 1.05 * float(np.quantile(np.abs(draws), 0.999))
     edges = np.linspace(-reach, reach, 42)
     ax.hist(
-        draws, edges, density=True, color=BLUE, alpha=0.3, label="posterior draws of all subjects"
+        draws,
+        edges.tolist(),
+        density=True,
+        color=BLUE,
+        alpha=0.3,
+        label="posterior draws of all subjects",
     )
     if omega > 0:
         at = np.linspace(-reach, reach, 200)

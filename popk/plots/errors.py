@@ -92,7 +92,7 @@ def _histogram(ax: Axes, z: np.ndarray) -> None:
     reach = max(3.5, float(np.abs(z).max()))
     count = int(np.clip(np.sqrt(z.size), 8, 30)) | 1  # odd: one bin around 0
     edges = np.linspace(-reach, reach, count + 1)
-    ax.hist(z, edges, density=True, color=BLUE, alpha=0.22, edgecolor=BLUE, linewidth=0.7)
+    ax.hist(z, edges.tolist(), density=True, color=BLUE, alpha=0.22, edgecolor=BLUE, linewidth=0.7)
     at = np.linspace(-reach, reach, 200)
     density = np.exp(-(at**2) / 2) / np.sqrt(2 * np.pi)
     ax.plot(at, density, color=INK, lw=1.2, ls=_DASHED, label="normal density")
