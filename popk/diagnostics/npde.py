@@ -51,9 +51,9 @@ def npde(simulated: xr.DataTree, trial: Trial, *, seed: int = 1) -> xr.Dataset:
     :math:`\mathrm{npde} = \Phi^{-1}(p)`; ``npd`` is the same of levels as they are, which within a
     subject are correlated. A level below its limit of quantification is put uniformly below
     the predicted probability of being there, in simulated trials too (CDF method [4]_); above an upper
-    limit likewise. Ties are broken at random. Where many levels are beyond a limit the tests depend on
-    how they happen to be imputed, and see less: look at several seeds. Draws of a posterior know the trial: the tests then reject
-    somewhat too seldom, as they do with point estimates.
+    limit likewise. Ties are broken at random. Where many levels are beyond a limit the tests depend
+    on how they happen to be imputed, and see less: look at several seeds. Draws of a posterior know
+    the trial: the tests then reject somewhat too seldom, as they do with point estimates.
 
     Parameters
     ----------
