@@ -114,12 +114,12 @@ def loso(
             f"even number of at least 2"
         )
     keep_compiled()
-    sites = _usable(model, trial)
-    _refuse_other_levels(posterior, trial)
+    sites = usable(model, trial)
+    refuse_other_levels(posterior, trial)
     converged = convergence(posterior).converged
     if not converged:
         _warn("the posterior did not converge, so its elpd cannot be trusted; see popk.convergence")
-    likelihoods = partial(_likelihoods, model, trial, sites, (draws, individual_draws, seed))
+    likelihoods = partial(marginal_likelihoods, model, trial, sites, (draws, individual_draws, seed))
     found = likelihoods(posterior, trial.ids)
     elpd = _weighed(found, trial)
     bad = elpd.pareto_k.values > elpd.good_k
@@ -149,7 +149,7 @@ def _warn(says: str) -> None:
     warnings.warn(LeftOutWarning(says), stacklevel=3)
 
 
-def _usable(model: Model, trial: Trial) -> Sites:
+def usable(model: Model, trial: Trial) -> Sites:
     """Return the model's sites; refuse a model whose levels are not all that a subject contributes."""
     sites = describe(model, trial)
     if modeled := [n for n in sites.named("latent") if n != "class_probability"]:
@@ -166,7 +166,7 @@ def _usable(model: Model, trial: Trial) -> Sites:
     return sites
 
 
-def _refuse_other_levels(posterior: xr.DataTree, trial: Trial) -> None:
+def refuse_other_levels(posterior: xr.DataTree, trial: Trial) -> None:
     """Refuse a posterior of another trial: weights tell only how to take its own subjects out."""
     group, o = posterior["observed_data"].dataset, trial.observations
     levels = np.where(o.exact, o.value, np.nan)[np.asarray(o.measured)]
@@ -180,7 +180,7 @@ def _refuse_other_levels(posterior: xr.DataTree, trial: Trial) -> None:
         )
 
 
-def _likelihoods(
+def marginal_likelihoods(
     model: Model, trial: Trial, sites: Sites, asked: tuple[int, int, int],
     posterior: xr.DataTree, needed: Sequence[str],
 ) -> np.ndarray:  # fmt: skip
@@ -325,7 +325,7 @@ def log_predictive(
     ModelError
         As `loso` does.
     """
-    sites = _usable(model, trial)
+    sites = usable(model, trial)
     asked = (draws, individual_draws, seed)
-    found = _likelihoods(model, trial, sites, asked, posterior, trial.ids)
+    found = marginal_likelihoods(model, trial, sites, asked, posterior, trial.ids)
     return dict(zip(trial.ids, map(float, _log_mean(found)), strict=True))
