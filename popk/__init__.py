@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from popk.patients.twin import Twin
     from popk.priors import fixed, lognormal, prior, prior_from
     from popk.records.table import DataError
-    from popk.reports.page import report
+    from popk.reports.report import report
     from popk.residual import (
         additive_error,
         autocorrelated_error,
@@ -146,7 +146,7 @@ _ROOMS = {
     "pymc_model": "inference.pymc_models",
     "read_nonmem": "trial",
     "replace_blq": "trial",
-    "report": "reports.page",
+    "report": "reports.report",
     "route": "model.absorption",
     "run_batch": "batches.batch",
     "save_run": "runs",

@@ -56,7 +56,7 @@ def trial_from(data: Path, units: Any, columns: Any, covariates: str | None) -> 
 def write_report(model: Any, posterior: Any, trial: Any, path: Path) -> None:
     """Write a report, with what it compiles kept for the next."""
     from popk.inference.compilation import keep_compiled
-    from popk.reports.page import report
+    from popk.reports.report import report
 
     keep_compiled()
     report(model, posterior, trial, path)

@@ -49,6 +49,8 @@ class Table(NamedTuple):
         The columns that hold words rather than numbers.
     notes : sequence of (str, str)
         What columns mean.
+    code : bool
+        Whether the first column holds names of the program.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Table(NamedTuple):
     frame: pd.DataFrame
     wordy: Sequence[int] = (0,)
     notes: Sequence[tuple[str, str]] = ()
+    code: bool = True
 
 
 class Drawing(NamedTuple):
@@ -71,15 +74,15 @@ class Drawing(NamedTuple):
         What it shows, for those who cannot see it.
     caption : str
         What to look for.
-    points : mapping of str to sequence of str, or None
-        What is said of each point under the pointer, by the label of the points in the figure.
+    points : mapping of int to sequence of str, or None
+        What is said of each observed point of the first, second, ... axes, under the pointer.
     """
 
     name: str
     figure: Figure
     says: str
     caption: str
-    points: Mapping[str, Sequence[str]] | None = None
+    points: Mapping[int, Sequence[str]] | None = None
 
 
 class Formula(NamedTuple):
