@@ -17,11 +17,14 @@ if TYPE_CHECKING:
     from popk.diagnostics.comparison import compare
     from popk.diagnostics.engines import compare_engines
     from popk.diagnostics.estimates import estimates
+    from popk.diagnostics.exposure_checks import exposure_check
+    from popk.diagnostics.exposures import exposure, exposure_grid
     from popk.diagnostics.influence import covariate_effects
     from popk.diagnostics.learning import prior_shift
     from popk.diagnostics.selection import selection
     from popk.diagnostics.sensitivity import prior_sensitivity
     from popk.diagnostics.stepwise import scm
+    from popk.diagnostics.subgroups import exposure_by
     from popk.diagnostics.subjects_left_out import LeftOutWarning, loso
     from popk.diagnostics.summary import summary
     from popk.diagnostics.survival import follow_up, kaplan_meier
@@ -58,6 +61,7 @@ if TYPE_CHECKING:
         two_compartment,
     )
     from popk.model.systems import linear, ode
+    from popk.noncompartmental import nca, nca_table
     from popk.patients.twin import Twin
     from popk.priors import fixed, lognormal, prior, prior_from
     from popk.records.table import DataError
@@ -110,6 +114,10 @@ _ROOMS = {
     "covariate_model": "model.missing",
     "estimates": "diagnostics.estimates",
     "explain": "inference.explanation",
+    "exposure": "diagnostics.exposures",
+    "exposure_by": "diagnostics.subgroups",
+    "exposure_check": "diagnostics.exposure_checks",
+    "exposure_grid": "diagnostics.exposures",
     "fit": "inference.fit",
     "fixed": "priors",
     "follow_up": "diagnostics.survival",
@@ -126,6 +134,8 @@ _ROOMS = {
     "map_estimate": "inference.modes",
     "loso": "diagnostics.subjects_left_out",
     "mixture": "model.mixtures",
+    "nca": "noncompartmental",
+    "nca_table": "noncompartmental",
     "negative_binomial": "endpoints",
     "objective": "inference.objective",
     "observe": "model.parts",
@@ -171,15 +181,16 @@ __all__ = [
     "binary", "box_cox", "box_cox_error", "calibrate", "candidate_effects", "check_gradient",
     "combined_error", "compare", "compare_engines", "concentration", "constant_hazard",
     "convergence", "covariate_effects", "covariate_model", "covariates", "estimates", "explain",
-    "fit", "fixed", "follow_up", "gompertz_hazard", "horseshoe", "individual",
-    "inverse_gaussian", "kaplan_meier", "linear", "log_logistic_hazard", "logit_between",
-    "lognormal", "lognormal_error", "loso", "map_estimate", "mixture", "negative_binomial",
-    "objective", "observe", "ode", "one_compartment", "open_run", "ordered_categories", "plots",
-    "poisson", "power_error", "predict", "predict_at", "prior", "prior_draws", "prior_from",
-    "prior_sensitivity", "prior_shift", "proportional_error", "pymc_model", "read_nonmem",
-    "replace_blq", "report", "route", "run_batch", "save_run", "scm", "selection", "summary", "systems",
-    "testing", "three_compartment", "time_to_event", "transit", "two_compartment", "vpc",
-    "weibull", "weibull_hazard", "yeo_johnson_error", "zero_inflated", "zero_order",
+    "exposure", "exposure_by", "exposure_check", "exposure_grid", "fit", "fixed", "follow_up",
+    "gompertz_hazard", "horseshoe", "individual", "inverse_gaussian", "kaplan_meier", "linear",
+    "log_logistic_hazard", "logit_between", "lognormal", "lognormal_error", "loso", "map_estimate",
+    "mixture", "nca", "nca_table", "negative_binomial", "objective", "observe", "ode",
+    "one_compartment", "open_run", "ordered_categories", "plots", "poisson", "power_error",
+    "predict", "predict_at", "prior", "prior_draws", "prior_from", "prior_sensitivity",
+    "prior_shift", "proportional_error", "pymc_model", "read_nonmem", "replace_blq", "report",
+    "route", "run_batch", "save_run", "scm", "selection", "summary", "systems", "testing",
+    "three_compartment", "time_to_event", "transit", "two_compartment", "vpc", "weibull",
+    "weibull_hazard", "yeo_johnson_error", "zero_inflated", "zero_order",
 ]  # fmt: skip
 
 
