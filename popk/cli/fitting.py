@@ -142,10 +142,8 @@ def _fitted(
             else:
                 posterior = sample(model, trial, **options)
         verdict = convergence(posterior)
-        more = {
-            "command": shlex.join(["popk", *sys.argv[1:]]),
-            "convergence": verdict_of(verdict),
-        }
+        posterior.attrs["command"] = shlex.join(["popk", *sys.argv[1:]])
+        more = {"convergence": verdict_of(verdict)}
         write_run(folder, model, posterior, trial, more)
         if reported:
             write_report(model, posterior, trial, folder / "report.html")

@@ -27,6 +27,12 @@ class Heading(NamedTuple):
     text: str
 
 
+class Points(NamedTuple):
+    """Sentences that stand beside one another."""
+
+    sentences: Sequence[str]
+
+
 class Facts(NamedTuple):
     """Names and values, one pair a line."""
 
@@ -129,7 +135,7 @@ class Finding(NamedTuple):
     limit: str = ""
 
 
-Block = Words | Heading | Facts | Table | Drawing | Formula | Source
+Block = Words | Points | Heading | Facts | Table | Drawing | Formula | Source
 
 
 class Section(NamedTuple):
@@ -169,6 +175,8 @@ class Report(NamedTuple):
         What follows from it for the reader.
     problems : sequence of str
         What is wrong, each with the next step.
+    facts : sequence of (str, str, str)
+        The numbers that it rests on: what, how much, and how much it may be.
     sections : sequence of Section
     """
 
@@ -178,6 +186,7 @@ class Report(NamedTuple):
     good: bool
     advice: str
     problems: Sequence[str]
+    facts: Sequence[tuple[str, str, str]]
     sections: Sequence[Section]
 
     @property

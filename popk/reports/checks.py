@@ -65,7 +65,7 @@ def prediction(fitted: Fitted) -> list[Block | Finding]:
            else f"the {fitted.external.n_subjects:,} subjects of {fitted.external.host.name}, unknown to "
                 f"the fit")  # fmt: skip
     notes = [
-        ("PRED", "before any level of the subject is known; IPRED: the subject's own levels known, the "
+        ("PRED, IPRED", "before any level of the subject is known; with the subject's own levels known, the "
                  "population not learned from them."),
         ("Bias, RMSE", "mean of prediction less level, and root of the mean square (Sheiner and Beal 1981, "
                        "doi:10.1007/BF01060893); in percent of the level where it is positive."),

@@ -15,9 +15,9 @@ from popk.plots.picture import number
 from popk.reports import text
 from popk.reports.blocks import (
     Block,
-    Facts,
     Finding,
     Heading,
+    Points,
     Report,
     Section,
     Source,
@@ -92,12 +92,15 @@ def contents(fitted: Fitted, without: Collection[str] = (), say: Say = lambda _:
         made.append(_section(key, title, function, fitted, left_out))
     strange = text.differences(fitted.posterior, fitted.model, fitted.trial)
     origin_last = made.pop()
+    facts = verdict_facts(found, fitted)
     first, last = _summary(fitted, made), _limitations(made, [*found.problems(), *strange])
     problems = [_sentence(p) for p in [*found.problems(), *strange]]
     verdict, advice = _verdict(found.converged, found.pareto_k is not None, bool(strange))
+    if not problems:
+        advice += _glance(made)
     return Report(
         text.title(fitted.model, fitted.posterior), text.subtitle(fitted.posterior, fitted.trial),
-        verdict, not problems, advice, problems, [first, *made, last, origin_last],
+        verdict, not problems, advice, problems, facts, [first, *made, last, origin_last],
     )  # fmt: skip
 
 
@@ -143,6 +146,15 @@ def _verdict(converged: bool, weighted: bool, strange: bool) -> tuple[str, str]:
     return says, "Do not use the estimates below yet. What is wrong, and what to do next:"
 
 
+def _glance(made: Sequence[Section]) -> str:
+    """Return how many checks found something, and which."""
+    judged = [f for s in made for f in s.findings if f.good is not None]
+    look = [f.check[:1].lower() + f.check[1:] for f in judged if not f.good]
+    if not look:
+        return f" All {len(judged)} checks at a glance are as wanted."
+    return f" {len(look)} of {len(judged)} checks at a glance want a look: {', '.join(look)}."
+
+
 def _sentence(problem: str) -> str:
     """Return a problem with a capital and a full stop, which would mar an option such as draws=."""
     return problem[:1].upper() + problem[1:] + ("" if problem.endswith((".", "=")) else ".")
@@ -150,15 +162,13 @@ def _sentence(problem: str) -> str:
 
 def _summary(fitted: Fitted, made: Sequence[Section]) -> Section:
     """Return the first section: what was found, in two tables."""
-    limits = [(n, x, limit) for n, x, limit in verdict_facts(fitted.verdict, fitted)]
     findings = [f for s in made for f in s.findings if f.good is not None]
     rows = [[f.check, f.value, f.wanted, "as wanted" if f.good else "look"] for f in findings]
     frame = pd.DataFrame(
         [(f.check, f.value, f.wanted, bool(f.good)) for f in findings],
         columns=["check", "found", "wanted", "good"],
     ).set_index("check")
-    blocks: list[Block] = [Facts([(n, f"{x} ({y})" if y else x) for n, x, y in limits])]
-    blocks += [Heading("Key estimates"), _key(fitted)]
+    blocks: list[Block] = [Heading("Key estimates"), _key(fitted)]
     if rows:
         blocks += [Heading("Checks at a glance"),
                    Table("checks", ["Check", "Found", "Wanted", "Verdict"], {"": rows}, frame,
@@ -189,13 +199,13 @@ def _key(fitted: Fitted) -> Table:
 
 def _limitations(made: Sequence[Section], problems: Sequence[str]) -> Section:
     """Return what a reader must not conclude, from what was found and what could not be looked at."""
-    said = [Words(_sentence(p)) for p in problems]
-    said += [Words(f.limit) for s in made for f in s.findings if f.limit]
-    said += [Words(f"Not checked: {s.title.lower()}, because {s.missing.split(chr(10))[0]}.")
+    said = [_sentence(p) for p in problems]
+    said += [f.limit for s in made for f in s.findings if f.limit]
+    said += [f"Not checked: {s.title.lower()}, because {s.missing.split(chr(10))[0]}."
              for s in made if s.missing]  # fmt: skip
     if not said:
-        said = [Words("The checks above found nothing to warn of. That does not make the model true.")]
-    said.append(Words("This report judges the fit it was given. It does not say whether another model "
+        said = ["The checks above found nothing to warn of. That does not make the model true."]
+    blocks = [Points(said), Words("This report judges the fit it was given. It does not say whether another model "
                       "describes the data better (popk compare), nor whether assays, doses and times in "
-                      "the table are right."))  # fmt: skip
-    return Section("limitations", "Limitations", said)
+                      "the table are right.")]  # fmt: skip
+    return Section("limitations", "Limitations", blocks)

@@ -9,6 +9,7 @@ from popk.reports.blocks import (
     Facts,
     Formula,
     Heading,
+    Points,
     Report,
     Source,
     Table,
@@ -66,6 +67,7 @@ def _opening(document: Any, report: Report) -> None:
     document.add_paragraph(report.advice)
     for problem in report.problems:
         document.add_paragraph(problem, style="List Bullet")
+    _grid(document, [], [[n, f"{x} ({y})" if y else x] for n, x, y in report.facts])
 
 
 def _added(document: Any, block: Block) -> None:
@@ -74,6 +76,9 @@ def _added(document: Any, block: Block) -> None:
     match block:
         case Words(text):
             document.add_paragraph(text)
+        case Points(sentences):
+            for item in sentences:
+                document.add_paragraph(item, style="List Bullet")
         case Heading(text):
             document.add_heading(text, 2)
         case Facts(rows):

@@ -46,6 +46,7 @@ def priors(fitted: Fitted) -> list[Block | Finding]:
     """Return the section on priors: each as the model states it, and how far the posterior left it."""
     words = prior_words(fitted)
     shift = prior_shift(fitted.prior, fitted.posterior)
+    shift = shift.loc[[n for n in summary(fitted.posterior).index if n in shift.index]]
     draws = population_draws(_as_posterior(fitted.prior["prior"].dataset))
     groups: dict[str, list[list[str]]] = {}
     plain = {}

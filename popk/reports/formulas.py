@@ -105,7 +105,7 @@ def _one(tokens: list[str], whole: str) -> tuple[Markup, list[str]]:
         return Markup("<mn>{}</mn>").format(token), rest
     if token.isalpha() or token == "'":
         letters = token
-        while rest and rest[0].isalnum() and rest[0].isascii() and letters[0].isascii():
+        while rest and letters[0].isupper() and re.fullmatch("[A-Z0-9]+", rest[0]):
             letters, rest = letters + rest[0], rest[1:]
         return Markup("<mi>{}</mi>").format(letters), rest
     return Markup("<mo>{}</mo>").format("−" if token == "-" else token), rest

@@ -17,9 +17,12 @@ Rows = list[tuple[str, str]]
 
 def origin(fitted: Fitted) -> list[Block | Finding]:
     """Return the section on reproduction."""
-    long = ("model_source", "mode", "standard_errors")  # shown elsewhere, or by popk.estimates
+    command = str(fitted.posterior.attrs.get("command", ""))
+    long = ("command", "model_source", "mode", "standard_errors")  # shown elsewhere, or by popk.estimates
     attrs = {str(k): v for k, v in fitted.posterior.attrs.items() if k not in long}
     settings, versions = (json.loads(attrs.pop(k, "{}")) for k in ("settings", "versions"))
+    if "units" in attrs:
+        attrs["units"] = ", ".join(f"{k} [{v}]" for k, v in json.loads(attrs["units"]).items())
     if "wall_time_s" in attrs:
         attrs["wall_time"] = f"{number(float(attrs.pop('wall_time_s')))} s"
     facts = [
@@ -31,8 +34,8 @@ def origin(fitted: Fitted) -> list[Block | Finding]:
         says = "The posterior does not say what it was made from: no hashes, versions or settings."
         blocks += [Words(says), Finding("Origin", "not recorded", "hashes and versions", False, says)]
         facts.append(("trial SHA-256 of this report", fitted.trial.host.fingerprint))
-    for name, command in _commands(fitted, settings):
-        blocks += [Heading(name), Source(command, command=True)]
+    for name, says in _commands(fitted, settings, command):
+        blocks += [Heading(name), Source(says, command=True)]
     blocks += [Heading("Made from"), Facts(facts)]
     if settings:
         blocks += [Heading("Settings"),
@@ -48,7 +51,7 @@ def _plain(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float | np.floating) else str(value)
 
 
-def _commands(fitted: Fitted, settings: dict[str, Any]) -> Rows:
+def _commands(fitted: Fitted, settings: dict[str, Any], command: str) -> Rows:
     """Return the commands that make the fit again, in the shell and in Python."""
     posterior, seed, draws = fitted.posterior, fitted.seed, fitted.draws
     attrs, name = posterior.attrs, str(posterior.attrs.get("model", "model"))
@@ -65,6 +68,8 @@ def _commands(fitted: Fitted, settings: dict[str, Any]) -> Rows:
         f"posterior = popk.fit(\n    {name}, trial, seed={start},\n{options})\n"
         f"popk.report({name}, posterior, trial, 'report.html', seed={seed}, draws={draws})"
     )
+    if command:
+        return [("Shell, as it was given", command), ("Python", python)]
     file = _file_of(fitted.model)
     if file is None or not alike:  # the shell takes one centering for all
         return [("Python", python)]
