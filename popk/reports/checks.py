@@ -104,7 +104,7 @@ def covariates(fitted: Fitted) -> list[Block | Finding]:
     says = (f"What a covariate's 5th or 95th percentile, or another category, does to a parameter of a "
             f"typical subject, as a ratio to the reference. Inside the shaded zone ({low:g} to {high:g}) a "
             f"difference is commonly taken not to matter; the number at the right is the probability of "
-            f"lying there.")  # fmt: skip
+            f"lying there. A ratio without an interval is one that the model fixes.")  # fmt: skip
     frame = effects[["median", "lower", "upper", "inside"]].to_dataframe()
     rows = [
         [str(q), str(s), *(number(float(r[c])) for c in ("median", "lower", "upper")),

@@ -28,6 +28,7 @@ from popk.reports.checks import covariates, prediction, sensitivity
 from popk.reports.disposition import data
 from popk.reports.equations import individual_equations, residual_equations, structure_equations
 from popk.reports.estimates import chains, parameters, priors, verdict_facts
+from popk.reports.exposures import exposed, noncompartmental
 from popk.reports.fits import goodness, individuals, predictive
 from popk.reports.fitted import Fitted
 from popk.reports.origin import origin
@@ -58,6 +59,8 @@ SECTIONS: tuple[tuple[str, str, Callable[[Fitted], Sequence[Block | Finding]]], 
     ("goodness", "Goodness of fit", goodness),
     ("vpc", "Visual predictive check", predictive),
     ("covariates", "Effects of covariates", covariates),
+    ("exposure", "Exposure by group", exposed),
+    ("nca", "Noncompartmental check", noncompartmental),
     ("individual", "Individual fits", individuals),
     ("sensitivity", "Sensitivity to priors", sensitivity),
     ("prediction", "Prediction error", prediction),

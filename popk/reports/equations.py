@@ -62,7 +62,7 @@ _SPREAD = {
 
 def structure_equations(fitted: Fitted) -> list[Block]:
     """Return how drug moves: differential equations of popk's structures, words for others."""
-    asked = _asked(fitted)
+    asked = asked_structures(fitted)
     if not asked:
         return [Words("Amounts or predictions are computed in the source below: the model calls none of "
                       "the compartment structures whose equations are known here.")]  # fmt: skip
@@ -72,7 +72,7 @@ def structure_equations(fitted: Fitted) -> list[Block]:
     return found
 
 
-def _asked(fitted: Fitted) -> list[tuple[str, dict[str, Any]]]:
+def asked_structures(fitted: Fitted) -> list[tuple[str, dict[str, Any]]]:
     """Return the structures that a model calls, with their arguments."""
     found: list[tuple[str, dict[str, Any]]] = []
 

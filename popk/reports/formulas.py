@@ -49,7 +49,7 @@ def mathml(latex: str) -> Markup:
     Examples
     --------
     >>> mathml(r"\frac{CL}{V}")
-    Markup('<math display="block"><mfrac><mi>CL</mi><mi>V</mi></mfrac></math>')
+    Markup('<math display="block"><mfrac><mi class="name">CL</mi><mi>V</mi></mfrac></math>')
     """
     body, rest = _row(_TOKEN.findall(latex), latex)
     if rest:
@@ -107,7 +107,8 @@ def _one(tokens: list[str], whole: str) -> tuple[Markup, list[str]]:
         letters = token
         while rest and letters[0].isupper() and re.fullmatch("[A-Z0-9]+", rest[0]):
             letters, rest = letters + rest[0], rest[1:]
-        return Markup("<mi>{}</mi>").format(letters), rest
+        several = Markup(' class="name"') if len(letters) > 1 else ""
+        return Markup("<mi{}>{}</mi>").format(several, letters), rest
     return Markup("<mo>{}</mo>").format("−" if token == "-" else token), rest
 
 
