@@ -14,17 +14,27 @@ if TYPE_CHECKING:
     from popk.batches.batch import run_batch
     from popk.batches.jobs import BatchError
     from popk.diagnostics.calibration import calibrate
+    from popk.diagnostics.categories import vpc_categories
     from popk.diagnostics.comparison import compare
+    from popk.diagnostics.cwres import cwres
+    from popk.diagnostics.effects import random_effects
     from popk.diagnostics.engines import compare_engines
     from popk.diagnostics.estimates import estimates
     from popk.diagnostics.exposure_checks import exposure_check
     from popk.diagnostics.exposures import exposure, exposure_grid
+    from popk.diagnostics.global_sensitivity import global_sensitivity
+    from popk.diagnostics.identifiability import identifiability
     from popk.diagnostics.influence import covariate_effects
     from popk.diagnostics.learning import prior_shift
+    from popk.diagnostics.npde import npde
+    from popk.diagnostics.pit import pit
+    from popk.diagnostics.prediction import prediction_error
+    from popk.diagnostics.residuals import residuals
     from popk.diagnostics.selection import selection
     from popk.diagnostics.sensitivity import prior_sensitivity
     from popk.diagnostics.stepwise import scm
     from popk.diagnostics.subgroups import exposure_by
+    from popk.diagnostics.subject_influence import subject_influence
     from popk.diagnostics.subjects_left_out import LeftOutWarning, loso
     from popk.diagnostics.summary import summary
     from popk.diagnostics.survival import follow_up, kaplan_meier
@@ -112,6 +122,7 @@ _ROOMS = {
     "convergence": "inference.convergence",
     "covariate_effects": "diagnostics.influence",
     "covariate_model": "model.missing",
+    "cwres": "diagnostics.cwres",
     "estimates": "diagnostics.estimates",
     "explain": "inference.explanation",
     "exposure": "diagnostics.exposures",
@@ -121,8 +132,10 @@ _ROOMS = {
     "fit": "inference.fit",
     "fixed": "priors",
     "follow_up": "diagnostics.survival",
+    "global_sensitivity": "diagnostics.global_sensitivity",
     "gompertz_hazard": "endpoints",
     "horseshoe": "model.selection",
+    "identifiability": "diagnostics.identifiability",
     "individual": "model.individual",
     "inverse_gaussian": "model.absorption",
     "kaplan_meier": "diagnostics.survival",
@@ -131,22 +144,25 @@ _ROOMS = {
     "logit_between": "variability",
     "lognormal": "priors",
     "lognormal_error": "residual",
-    "map_estimate": "inference.modes",
     "loso": "diagnostics.subjects_left_out",
+    "map_estimate": "inference.modes",
     "mixture": "model.mixtures",
     "nca": "noncompartmental",
     "nca_table": "noncompartmental",
     "negative_binomial": "endpoints",
+    "npde": "diagnostics.npde",
     "objective": "inference.objective",
     "observe": "model.parts",
     "ode": "model.systems",
     "one_compartment": "model.structures",
     "open_run": "runs",
     "ordered_categories": "endpoints",
+    "pit": "diagnostics.pit",
     "poisson": "endpoints",
     "power_error": "residual",
     "predict": "simulation",
     "predict_at": "simulation",
+    "prediction_error": "diagnostics.prediction",
     "prior": "priors",
     "prior_draws": "simulation",
     "prior_from": "priors",
@@ -154,20 +170,24 @@ _ROOMS = {
     "prior_shift": "diagnostics.learning",
     "proportional_error": "residual",
     "pymc_model": "inference.pymc_models",
+    "random_effects": "diagnostics.effects",
     "read_nonmem": "trial",
     "replace_blq": "trial",
     "report": "reports.report",
+    "residuals": "diagnostics.residuals",
     "route": "model.absorption",
     "run_batch": "batches.batch",
     "save_run": "runs",
     "scm": "diagnostics.stepwise",
     "selection": "diagnostics.selection",
+    "subject_influence": "diagnostics.subject_influence",
     "summary": "diagnostics.summary",
     "three_compartment": "model.structures",
     "time_to_event": "endpoints",
     "transit": "model.absorption",
     "two_compartment": "model.structures",
     "vpc": "diagnostics.vpc",
+    "vpc_categories": "diagnostics.categories",
     "weibull": "model.absorption",
     "weibull_hazard": "endpoints",
     "yeo_johnson_error": "residual",
@@ -176,21 +196,24 @@ _ROOMS = {
 }
 
 __all__ = [
-    "BatchError", "Convergence", "ConvergenceWarning", "DataError", "LeftOutWarning", "ModelError",
-    "Run", "RunError", "Trial", "Twin", "UnitError", "additive_error", "autocorrelated_error",
-    "binary", "box_cox", "box_cox_error", "calibrate", "candidate_effects", "check_gradient",
-    "combined_error", "compare", "compare_engines", "concentration", "constant_hazard",
-    "convergence", "covariate_effects", "covariate_model", "covariates", "estimates", "explain",
-    "exposure", "exposure_by", "exposure_check", "exposure_grid", "fit", "fixed", "follow_up",
-    "gompertz_hazard", "horseshoe", "individual", "inverse_gaussian", "kaplan_meier", "linear",
-    "log_logistic_hazard", "logit_between", "lognormal", "lognormal_error", "loso", "map_estimate",
-    "mixture", "nca", "nca_table", "negative_binomial", "objective", "observe", "ode",
-    "one_compartment", "open_run", "ordered_categories", "plots", "poisson", "power_error",
-    "predict", "predict_at", "prior", "prior_draws", "prior_from", "prior_sensitivity",
-    "prior_shift", "proportional_error", "pymc_model", "read_nonmem", "replace_blq", "report",
-    "route", "run_batch", "save_run", "scm", "selection", "summary", "systems", "testing",
-    "three_compartment", "time_to_event", "transit", "two_compartment", "vpc", "weibull",
-    "weibull_hazard", "yeo_johnson_error", "zero_inflated", "zero_order",
+    "BatchError", "Convergence", "ConvergenceWarning", "DataError", "LeftOutWarning",
+    "ModelError", "Run", "RunError", "Trial", "Twin", "UnitError", "additive_error",
+    "autocorrelated_error", "binary", "box_cox", "box_cox_error", "calibrate",
+    "candidate_effects", "check_gradient", "combined_error", "compare", "compare_engines",
+    "concentration", "constant_hazard", "convergence", "covariate_effects", "covariate_model",
+    "covariates", "cwres", "estimates", "explain", "exposure", "exposure_by", "exposure_check",
+    "exposure_grid", "fit", "fixed", "follow_up", "global_sensitivity", "gompertz_hazard",
+    "horseshoe", "identifiability", "individual", "inverse_gaussian", "kaplan_meier", "linear",
+    "log_logistic_hazard", "logit_between", "lognormal", "lognormal_error", "loso",
+    "map_estimate", "mixture", "nca", "nca_table", "negative_binomial", "npde", "objective",
+    "observe", "ode", "one_compartment", "open_run", "ordered_categories", "pit", "plots",
+    "poisson", "power_error", "predict", "predict_at", "prediction_error", "prior",
+    "prior_draws", "prior_from", "prior_sensitivity", "prior_shift", "proportional_error",
+    "pymc_model", "random_effects", "read_nonmem", "replace_blq", "report", "residuals",
+    "route", "run_batch", "save_run", "scm", "selection", "subject_influence", "summary",
+    "systems", "testing", "three_compartment", "time_to_event", "transit", "two_compartment",
+    "vpc", "vpc_categories", "weibull", "weibull_hazard", "yeo_johnson_error", "zero_inflated",
+    "zero_order",
 ]  # fmt: skip
 
 

@@ -19,16 +19,12 @@ import pandas as pd
 import xarray as xr
 
 from popk.diagnostics.kinds import outcomes_of
-from popk.diagnostics.subjects_left_out import (
-    marginal_likelihoods,
-    refuse_other_levels,
-    usable,
-)
+from popk.diagnostics.subjects_left_out import likelihoods_of_subjects
 from popk.inference.compilation import keep_compiled
 from popk.inference.importance import smoothed, weighted
 from popk.inference.laplace import individualized, subject_layout
 from popk.model.outcomes import of_kinds
-from popk.model.sites import Model, ModelError, values_of
+from popk.model.sites import Model, ModelError, describe, values_of
 from popk.simulation import posterior_values, predict
 from popk.trial import Trial
 
@@ -111,11 +107,9 @@ def prediction_error(
             f"positive, at least 100, and an even number of at least 2"
         )
     keep_compiled()
-    usable(model, trial)
     options = (draws, individual_draws, seed)
     doubtful: list[str] = []
     if external is None:
-        refuse_other_levels(posterior, trial)
         found, doubtful = _left_out(model, posterior, trial, options)
     else:
         found = _external(model, posterior, external, options)
@@ -165,8 +159,7 @@ def _left_out(
     model: Model, posterior: xr.DataTree, trial: Trial, options: tuple[int, int, int]
 ) -> tuple[dict[str, Any], list[str]]:
     """Return medians of the predictions of each subject, weighted to a posterior without it."""
-    sites = usable(model, trial)
-    logs = marginal_likelihoods(model, trial, sites, options, posterior, trial.ids)
+    logs, _ = likelihoods_of_subjects(model, posterior, trial, options)
     simulated = predict(model, posterior, trial, seed=options[2], draws=options[0])
     group = simulated["posterior_predictive"].dataset
     subject = np.asarray(trial.observations.subject)
@@ -200,7 +193,7 @@ def _external(
     model: Model, posterior: xr.DataTree, trial: Trial, options: tuple[int, int, int]
 ) -> dict[str, Any]:
     """Return medians of the predictions of subjects that the posterior does not know."""
-    sites = usable(model, trial)
+    sites = describe(model, trial)
     if sites.classes:
         raise ModelError(
             "the model has classes, of which an external subject may be any; leave subjects of the fit out "

@@ -32,7 +32,7 @@ from popk.inference.laplace import subject_layout
 from popk.model.failures import why_not
 from popk.model.sites import Model, ModelError, Sites, describe
 from popk.records.provenance import sha256
-from popk.simulation import posterior_values
+from popk.simulation import posterior_values, spread_evenly
 from popk.trial import Trial
 
 _BATCH = 16  # population draws that are worked on together
@@ -108,18 +108,11 @@ def loso(
     >>> one = popk.loso(model, posterior, trial)  # doctest: +SKIP
     >>> one.elpd_i.sel(subject="3")  # doctest: +SKIP
     """
-    if draws < 100 or individual_draws < 2 or individual_draws % 2:
-        raise ValueError(
-            f"draws is {draws} and individual_draws {individual_draws}; they must be at least 100, and an "
-            f"even number of at least 2"
-        )
-    keep_compiled()
-    sites = usable(model, trial)
-    refuse_other_levels(posterior, trial)
+    sites = _ready(model, posterior, trial, draws, individual_draws)
     converged = convergence(posterior).converged
     if not converged:
         _warn("the posterior did not converge, so its elpd cannot be trusted; see popk.convergence")
-    likelihoods = partial(marginal_likelihoods, model, trial, sites, (draws, individual_draws, seed))
+    likelihoods = partial(_likelihoods, model, trial, sites, (draws, individual_draws, seed))
     found = likelihoods(posterior, trial.ids)
     elpd = _weighed(found, trial)
     bad = elpd.pareto_k.values > elpd.good_k
@@ -145,11 +138,44 @@ def loso(
     return elpd
 
 
+def likelihoods_of_subjects(
+    model: Model, posterior: xr.DataTree, trial: Trial, asked: tuple[int, int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return log marginal likelihoods [draw, subject], and the posterior draws that they are at [draw].
+
+    Parameters
+    ----------
+    model, posterior, trial
+        See `loso`.
+    asked : tuple of int
+        draws, individual_draws and seed of `loso`.
+    """
+    sites = _ready(model, posterior, trial, *asked[:2])
+    found = _likelihoods(model, trial, sites, asked, posterior, trial.ids)
+    group = posterior["posterior"]
+    return found, spread_evenly(group.sizes["chain"] * group.sizes["draw"], asked[0])
+
+
+def _ready(
+    model: Model, posterior: xr.DataTree, trial: Trial, draws: int, individual_draws: int
+) -> Sites:
+    """Return the model's sites, where subjects can be left out."""
+    if draws < 100 or individual_draws < 2 or individual_draws % 2:
+        raise ValueError(
+            f"draws is {draws} and individual_draws {individual_draws}; they must be at least 100, and an "
+            f"even number of at least 2"
+        )
+    keep_compiled()
+    sites = _usable(model, trial)
+    _refuse_other_levels(posterior, trial)
+    return sites
+
+
 def _warn(says: str) -> None:
     warnings.warn(LeftOutWarning(says), stacklevel=3)
 
 
-def usable(model: Model, trial: Trial) -> Sites:
+def _usable(model: Model, trial: Trial) -> Sites:
     """Return the model's sites; refuse a model whose levels are not all that a subject contributes."""
     sites = describe(model, trial)
     if modeled := [n for n in sites.named("latent") if n != "class_probability"]:
@@ -166,7 +192,7 @@ def usable(model: Model, trial: Trial) -> Sites:
     return sites
 
 
-def refuse_other_levels(posterior: xr.DataTree, trial: Trial) -> None:
+def _refuse_other_levels(posterior: xr.DataTree, trial: Trial) -> None:
     """Refuse a posterior of another trial: weights tell only how to take its own subjects out."""
     group, o = posterior["observed_data"].dataset, trial.observations
     levels = np.where(o.exact, o.value, np.nan)[np.asarray(o.measured)]
@@ -180,7 +206,7 @@ def refuse_other_levels(posterior: xr.DataTree, trial: Trial) -> None:
         )
 
 
-def marginal_likelihoods(
+def _likelihoods(
     model: Model, trial: Trial, sites: Sites, asked: tuple[int, int, int],
     posterior: xr.DataTree, needed: Sequence[str],
 ) -> np.ndarray:  # fmt: skip
@@ -325,7 +351,7 @@ def log_predictive(
     ModelError
         As `loso` does.
     """
-    sites = usable(model, trial)
+    sites = _usable(model, trial)
     asked = (draws, individual_draws, seed)
-    found = marginal_likelihoods(model, trial, sites, asked, posterior, trial.ids)
+    found = _likelihoods(model, trial, sites, asked, posterior, trial.ids)
     return dict(zip(trial.ids, map(float, _log_mean(found)), strict=True))

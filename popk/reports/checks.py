@@ -3,6 +3,7 @@
 import numpy as np
 
 from popk import plots
+from popk.diagnostics.identifiability import identifiability
 from popk.diagnostics.influence import covariate_effects
 from popk.diagnostics.prediction import prediction_error
 from popk.diagnostics.sensitivity import FINE, THRESHOLD, prior_sensitivity
@@ -41,10 +42,20 @@ def sensitivity(fitted: Fitted) -> list[Block | Finding]:
                       "little."),
     ]  # fmt: skip
     columns = ["Parameter", "Prior", "Likelihood", "Diagnosis"]
+    weak = list(identifiability(fitted.model, fitted.posterior, fitted.trial, seed=fitted.seed)["says"])
     return [
         Table("sensitivity", columns, {"": rows}, table, wordy=(0, 3), notes=notes),
+        Words(" ".join(map(_full, weak)) if weak else "Nothing in the posterior speaks against "
+              "identifiability, which proves none."),
         Finding("Sensitivity to priors", value, "none", not says, limit),
-    ]
+        Finding("Identifiability", f"{len(weak)} warnings" if weak else "no warning", "no warning",
+                not weak, " ".join(map(_full, weak))),
+    ]  # fmt: skip
+
+
+def _full(says: str) -> str:
+    """Return a sentence with a capital and a full stop."""
+    return says[:1].upper() + says[1:] + ("" if says.endswith(".") else ".")
 
 
 def prediction(fitted: Fitted) -> list[Block | Finding]:

@@ -25,6 +25,7 @@ from popk.reports.blocks import (
     Words,
 )
 from popk.reports.checks import covariates, prediction, sensitivity
+from popk.reports.deviations import effects, prediction_errors
 from popk.reports.disposition import data
 from popk.reports.equations import individual_equations, residual_equations, structure_equations
 from popk.reports.estimates import chains, parameters, priors, verdict_facts
@@ -58,6 +59,8 @@ SECTIONS: tuple[tuple[str, str, Callable[[Fitted], Sequence[Block | Finding]]], 
     ("convergence", "Convergence", chains),
     ("goodness", "Goodness of fit", goodness),
     ("vpc", "Visual predictive check", predictive),
+    ("npde", "Prediction distribution errors", prediction_errors),
+    ("effects", "Random effects", effects),
     ("covariates", "Effects of covariates", covariates),
     ("exposure", "Exposure by group", exposed),
     ("nca", "Noncompartmental check", noncompartmental),

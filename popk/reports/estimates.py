@@ -68,8 +68,13 @@ def priors(fitted: Fitted) -> list[Block | Finding]:
     columns = ["Parameter", "Prior", "5% to 95%", "Posterior median", "Shift", "Contraction"]
     weak = [n for n in shift.index if shift["contraction"][n] < LEARNED]
     blocks: list[Block | Finding] = [
-        Table("priors", columns, groups, frame, wordy=(0, 1), notes=notes)
-    ]
+        Table("priors", columns, groups, frame, wordy=(0, 1), notes=notes),
+        Drawing("learned", plots.prior_posterior(fitted.prior, fitted.posterior),
+                "Densities of parameters before and after the data",
+                "The prior (dashed) and the posterior (filled) of each parameter, in its own unit. A "
+                "posterior like its prior has learned nothing from the data; one at the prior's edge "
+                "disagrees with it."),
+    ]  # fmt: skip
     if weak:
         says = f"The data say little beyond the prior of {', '.join(weak)} (contraction below {LEARNED:g})."
         blocks.append(Finding("Learned from the data", f"all but {len(weak)} of {len(shift)}",

@@ -12,7 +12,7 @@ import numpyro.distributions as dist
 import pytest
 
 import popk
-from popk.diagnostics.subjects_left_out import marginal_likelihoods, bridged, fingerprint
+from popk.diagnostics.subjects_left_out import _likelihoods, bridged, fingerprint
 from popk.inference.fit import METHODS, Method
 from popk.inference.importance import log_marginal, weighted
 from popk.inference.laplace import individual_layout, subject_layout
@@ -54,7 +54,7 @@ def found(posterior):
 
 def test_the_marginal_likelihood_of_a_subject_is_that_of_the_closed_form(posterior):
     sites, mu = describe(people, TRIAL), posterior["posterior"]["mu"].values.reshape(-1)
-    each = marginal_likelihoods(people, TRIAL, sites, (DRAWS, 64, 1), posterior, TRIAL.ids)
+    each = _likelihoods(people, TRIAL, sites, (DRAWS, 64, 1), posterior, TRIAL.ids)
     used = mu[np.linspace(0, mu.size - 1, DRAWS).round().astype(int)]
     exact = np.stack([marginal(y, used) for y in LEVELS], 1)
     # A mean of 64 weights has noise; over draws it averages out, in the mean of exp(log).
