@@ -82,6 +82,8 @@ class Drawing(NamedTuple):
         What to look for.
     points : mapping of int to sequence of str, or None
         What is said of each observed point of the first, second, ... axes, under the pointer.
+    half : bool
+        Whether another figure may stand beside it.
     """
 
     name: str
@@ -89,6 +91,7 @@ class Drawing(NamedTuple):
     says: str
     caption: str
     points: Mapping[int, Sequence[str]] | None = None
+    half: bool = False
 
 
 class Formula(NamedTuple):

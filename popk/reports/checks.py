@@ -19,6 +19,8 @@ FEWEST = 400
 MOST_FOLD = 2.0
 #: Draws of ratios between typical subjects; two digits of their quantiles need no more.
 RATIO_DRAWS = 640
+#: Draws that subjects are left out of by weights; whole batches.
+PREDICTED = 640
 
 
 def sensitivity(fitted: Fitted) -> list[Block | Finding]:
@@ -61,7 +63,7 @@ def _full(says: str) -> str:
 def prediction(fitted: Fitted) -> list[Block | Finding]:
     """Return the section on prediction error."""
     table = prediction_error(fitted.model, fitted.posterior, fitted.trial, external=fitted.external,
-                             seed=fitted.seed)  # fmt: skip
+                             draws=PREDICTED, individual_draws=32, seed=fitted.seed)  # fmt: skip
     unit = with_unit("", table.attrs["unit"]).strip(" ()")
     within = next(c for c in table if str(c).startswith("within"))
     rows = [

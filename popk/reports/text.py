@@ -34,6 +34,13 @@ def subtitle(posterior: xr.DataTree, trial: Trial) -> str:
     return " · ".join(part for part in parts if part)
 
 
+def subtitle_of(trial: Trial) -> str:
+    """Return what several models were fitted to."""
+    levels = int(np.sum(trial.observations.measured))
+    file = Path(trial.host.name).name
+    return f"data {file} · {trial.n_subjects:,} subjects · {levels:,} levels"
+
+
 def differences(posterior: xr.DataTree, model: Model, trial: Trial) -> list[str]:
     """Return how the trial or the model differ from those that were fitted."""
     found = []
