@@ -31,19 +31,23 @@ def prediction_errors(fitted: Fitted) -> list[Block | Finding]:
     tests = [str(t) for t in found["test"].values]
     frame = pd.DataFrame({"statistic": found["statistic"].values, "p_value": found["p_value"].values},
                          index=pd.Index(tests, name="test"))  # fmt: skip
-    rows = [[t, number(float(r.statistic)), f"{r.p_value:.3f}"] for t, r in frame.iterrows()]
+    rows = [[t, number(float(r.statistic)), _p(r.p_value)] for t, r in frame.iterrows()]
     p = float(frame.loc["global", "p_value"])
     mean, spread = float(found["mean"]), float(found["variance"])
     limit = (f"Levels are not distributed as the model says (npde: mean {mean:.2f}, variance {spread:.2f}, "
-             f"global p {p:.3f}).".replace("-", "−"))  # fmt: skip
+             f"global p {_p(p)}).".replace("-", "−"))  # fmt: skip
     good = p >= LEVEL
-    value = f"mean {mean:.2f}, variance {spread:.2f}, p {p:.3f}".replace("-", "−")
+    value = f"mean {mean:.2f}, variance {spread:.2f}, p {_p(p)}".replace("-", "−")
     return [
         Drawing("npde", plots.npde(found), "Normalized prediction distribution errors", says),
         Table("npde", ["Test", "Statistic", "p-value"], {"": rows}, frame, code=False),
         Finding("Distribution of levels (NPDE)", value, f"0, 1, p at least {LEVEL:g}", good,
                 "" if good else limit),
     ]  # fmt: skip
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _simulated(fitted: Fitted) -> xr.DataTree:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
 from popk import plots
 from popk.diagnostics.exposure_checks import exposure_check
@@ -27,6 +28,8 @@ BANDS = {
 MOST_COVARIATES = 8
 #: A group of fewer says nothing of a group.
 SMALLEST = 3
+#: A statistic is shown that at least this part of the subjects has.
+LEAST_SUBJECTS = 0.5
 SHOWN = ("AUC", "Cmax", "Ctrough")
 
 
@@ -45,7 +48,9 @@ def exposed(fitted: Fitted) -> list[Block | Finding]:
     grid = exposure_grid(fitted.trial, points=60)
     simulated = predict(fitted.model, fitted.posterior, grid, seed=fitted.seed, draws=fitted.draws)
     found = exposure(simulated, grid)
-    found = found[[n for n in SHOWN if n in found]]
+    kinds = sorted(set(map(str, found["area"].values)))
+    whole = [n for n in SHOWN if n in found and bool(np.isfinite(found[n]).all())]
+    found = found[[n for n in whole if n != "AUC" or len(kinds) == 1]]
     groups, frames = {}, []
     overall = exposure_by(found, fitted.trial)
     groups["All subjects"] = _rows(overall)
@@ -64,6 +69,10 @@ def exposed(fitted: Fitted) -> list[Block | Finding]:
     says = ("Exposure after each subject's last dose, from the model's own curves: geometric means of the "
             "doses that were given, not of one dose for all. A group that got other doses has another "
             "exposure for that reason alone.")  # fmt: skip
+    area = {"AUC_tau": "AUC is that of the dosing interval.", "AUC_inf": "AUC is that to infinity."}
+    says += f" {area[kinds[0]]}" if len(kinds) == 1 else (
+        " AUC is not shown: of some subjects it would be that of a dosing interval, of others that to "
+        "infinity.")  # fmt: skip
     frame = pd.concat(frames).set_index(["covariate", "group", "quantity"])
     return [Words(says), Table("exposure", columns, groups, frame, wordy=(0, 1))]
 
@@ -115,6 +124,7 @@ def noncompartmental(fitted: Fitted) -> list[Block | Finding]:
     if len(fitted.sites.named("level")) > 1:
         raise ModelError("the model observes several kinds of levels; call popk.exposure_check for each")
     check = exposure_check(fitted.same, fitted.trial, route=_route(fitted))
+    check = _common(check)
     says = ("Noncompartmental statistics of the observed levels (points) on those of simulated levels of "
             "the same subjects (lines: 90% interval, tick: median). Most points should lie on their lines; "
             "at the right the posterior predictive p-values, near 0 or 1 where the model cannot bring "
@@ -133,6 +143,23 @@ def noncompartmental(fitted: Fitted) -> list[Block | Finding]:
         Finding("Noncompartmental medians (p-values)", f"{known - len(off)} of {known} as simulated",
                 "all between 0.025 and 0.975", not off, limit),
     ]  # fmt: skip
+
+
+def _common(check: xr.Dataset) -> xr.Dataset:
+    """Return the statistics that most subjects have.
+
+    Raises
+    ------
+    ModelError
+        There is none.
+    """
+    known = np.isfinite(check["observed"])
+    has = known.any("interval") if "interval" in known.dims else known
+    often = has.mean("subject") >= LEAST_SUBJECTS
+    if not bool(often.any()):
+        raise ModelError("most subjects have too few levels after a dose for any noncompartmental "
+                         "statistic")  # fmt: skip
+    return check.sel(statistic=check["statistic"].values[often.values])
 
 
 def _route(fitted: Fitted) -> str:
