@@ -29,7 +29,9 @@ def sensitivity(fitted: Fitted) -> list[Block | Finding]:
                                    "records it")  # fmt: skip
     draws = next(iter(population_draws(fitted.posterior).values())).size
     if draws < FEWEST:
-        raise ModelError(f"the posterior has {draws} draws, and a sensitivity needs at least {FEWEST}")
+        raise ModelError(
+            f"the posterior has {draws} draws, and a sensitivity needs at least {FEWEST}"
+        )
     table = prior_sensitivity(fitted.model, fitted.posterior, fitted.trial)
     rows = [[n, *(f"{x:.3f}" for x in (r.prior, r.likelihood)), r.diagnosis]
             for n, r in table.iterrows()]  # fmt: skip
@@ -44,7 +46,9 @@ def sensitivity(fitted: Fitted) -> list[Block | Finding]:
                       "little."),
     ]  # fmt: skip
     columns = ["Parameter", "Prior", "Likelihood", "Diagnosis"]
-    weak = list(identifiability(fitted.model, fitted.posterior, fitted.trial, seed=fitted.seed)["says"])
+    weak = list(
+        identifiability(fitted.model, fitted.posterior, fitted.trial, seed=fitted.seed)["says"]
+    )
     return [
         Table("sensitivity", columns, {"": rows}, table, wordy=(0, 3), notes=notes),
         Words(" ".join(map(_full, weak)) if weak else "Nothing in the posterior speaks against "
@@ -97,7 +101,9 @@ def prediction(fitted: Fitted) -> list[Block | Finding]:
         some = ", ".join(doubtful[:5]) + (", …" if len(doubtful) > 5 else "")
         says = (f"Leaving out ID {some} changes the posterior too much for weights (Pareto k above 0.7): "
                 f"their prediction errors are approximate.")  # fmt: skip
-        blocks.append(Finding("Subjects weights cannot leave out", f"{len(doubtful)}", "0", False, says))
+        blocks.append(
+            Finding("Subjects weights cannot leave out", f"{len(doubtful)}", "0", False, says)
+        )
     if fitted.external is None:
         blocks.append(Finding("External data", "none given", limit="No external data were predicted: all "
                               "checks are of the trial of the fit."))  # fmt: skip

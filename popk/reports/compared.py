@@ -10,7 +10,17 @@ from popk.diagnostics.summary import KINDS, kind, summary
 from popk.diagnostics.vpc import vpc
 from popk.plots.picture import number
 from popk.reports import text
-from popk.reports.blocks import Block, Drawing, Facts, Heading, Report, Section, Source, Table, Words
+from popk.reports.blocks import (
+    Block,
+    Drawing,
+    Facts,
+    Heading,
+    Report,
+    Section,
+    Source,
+    Table,
+    Words,
+)
 from popk.reports.contents import Say
 from popk.reports.estimates import HEADINGS, verdict_facts
 from popk.reports.fitted import Fitted
@@ -44,7 +54,9 @@ def comparison(runs: Mapping[str, Any], table: pd.DataFrame, say: Say = lambda _
         say(f"section {i} of {len(named)}: {title.lower()}")
         sections.append(Section(key, title, made()))
     bad = {n: f.verdict.problems() for n, f in fits.items() if not f.verdict.converged}
-    problems = [f"{n}: {p}" + ("" if p.endswith((".", "=")) else ".") for n, own in bad.items() for p in own]
+    problems = [
+        f"{n}: {p}" + ("" if p.endswith((".", "=")) else ".") for n, own in bad.items() for p in own
+    ]
     verdict, advice = _best(table, sorted(bad))
     first = next(iter(fits.values()))
     return Report(
@@ -123,7 +135,9 @@ def _parameters(fits: Mapping[str, Fitted]) -> list[Block]:
         groups.setdefault(HEADINGS[kind(name)], []).append(cells)
     frame = pd.concat({n: t[["median", "lower", "upper"]] for n, t in tables.items()}, axis=1)
     frame.columns = [f"{model} {what}" for model, what in frame.columns]
-    note = [("Cells", "posterior median and 90% interval; – where the model has no such parameter.")]
+    note = [
+        ("Cells", "posterior median and 90% interval; – where the model has no such parameter.")
+    ]
     return [Table("parameters", ["Parameter", *tables], groups, frame.reindex(names), notes=note)]
 
 

@@ -175,6 +175,8 @@ def _summary(fitted: Fitted, made: Sequence[Section]) -> Section:
         columns=["check", "found", "wanted", "good"],
     ).set_index("check")
     blocks: list[Block] = [Heading("Key estimates"), _key(fitted)]
+    if not fitted.verdict.converged:
+        blocks[0] = Heading("Key estimates: not to be used, the fit cannot be trusted")
     if rows:
         blocks += [Heading("Checks at a glance"),
                    Table("checks", ["Check", "Found", "Wanted", "Verdict"], {"": rows}, frame,
@@ -211,7 +213,7 @@ def _limitations(made: Sequence[Section], problems: Sequence[str]) -> Section:
              for s in made if s.missing]  # fmt: skip
     if not said:
         said = ["The checks above found nothing to warn of. That does not make the model true."]
-    blocks = [Points(said), Words("This report judges the fit it was given. It does not say whether another model "
-                      "describes the data better (popk compare), nor whether assays, doses and times in "
-                      "the table are right.")]  # fmt: skip
+    last = ("This report judges the fit it was given. It does not say whether another model describes the "
+            "data better (popk compare), nor whether assays, doses and times in the table are right.")  # fmt: skip
+    blocks = [Points(said), Words(last)]
     return Section("limitations", "Limitations", blocks)

@@ -44,7 +44,9 @@ def disposition(trial: Trial) -> pd.DataFrame:
         "below the limit": observed & f["BLQ"].eq(1),
         "above the limit": observed & f["ALQ"].eq(1),
     }
-    rows = {n: {"records": int(x.sum()), "subjects": f["ID"][x].nunique()} for n, x in steps.items()}
+    rows = {
+        n: {"records": int(x.sum()), "subjects": f["ID"][x].nunique()} for n, x in steps.items()
+    }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("step")
 
 

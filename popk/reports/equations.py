@@ -104,7 +104,9 @@ def _compartments(name: str, given: dict[str, Any]) -> list[Block]:
         found.append(Formula(rate))
     said = {"F": "bioavailability F", "lag": "lag time", "R": "modeled rate of infusion",
             "D": "modeled duration", "initial": "initial amount"}  # fmt: skip
-    extra = [f"{says} ({', '.join(map(str, given[n]))})" for n, says in said.items() if given.get(n)]
+    extra = [
+        f"{says} ({', '.join(map(str, given[n]))})" for n, says in said.items() if given.get(n)
+    ]
     if absorption is not None and not extra:
         extra = ["an absorption of its own"]
     more = f" Doses have {', '.join(extra)}." if extra else ""
@@ -250,12 +252,13 @@ def _residual(output: str, outputs: list[str], sites: Sites) -> list[Block]:
     spread = _SPREAD.get(tuple(sorted(names)))
     if spread is None:
         own = ", ".join(f"sigma_{n}" for n in names) or "none"
-        return [*says, Words(f"The residual error is one of the source below; its parameters: {own}.")]
+        return [
+            *says,
+            Words(f"The residual error is one of the source below; its parameters: {own}."),
+        ]
     if names == ["log"]:
         law = rf"\ln \mathrm{{DV}}_{{ij}} = \ln {_F} + {_EPS}"
     else:
         law = rf"\mathrm{{DV}}_{{ij}} = {_F} + {_EPS}"
     return [*says, Formula(rf"{law},\quad {_EPS} \sim N\left(0,\, s_{{ij}}^{{2}}\right),\quad "
                            rf"s_{{ij}} = {spread}")]  # fmt: skip
-
-

@@ -169,7 +169,9 @@ def _shrunk(table: pd.DataFrame) -> list[Finding]:
     shrunk = table["shrinkage%"].dropna()
     if shrunk.empty:
         return []
-    much = [f"{n.removeprefix('omega_')} ({x:.0f}%)" for n, x in shrunk.items() if x > MUCH_SHRINKAGE]
+    much = [
+        f"{n.removeprefix('omega_')} ({x:.0f}%)" for n, x in shrunk.items() if x > MUCH_SHRINKAGE
+    ]
     says = (f"Shrinkage of {', '.join(much)} is above {MUCH_SHRINKAGE:g}%: individual estimates lean on "
             f"the population, and figures of them can mislead." if much else "")  # fmt: skip
     worst = str(shrunk.idxmax()).removeprefix("omega_")

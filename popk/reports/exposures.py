@@ -61,7 +61,9 @@ def exposed(fitted: Fitted) -> list[Block | Finding]:
             continue
         table = exposure_by(found, fitted.trial, name, edges=edges or None)
         unit = with_unit("", fitted.trial.units[name]).strip(" ()")
-        heading = f"By {name}{f' ({unit})' if unit else ''}, compared with {table.attrs['reference']}"
+        heading = (
+            f"By {name}{f' ({unit})' if unit else ''}, compared with {table.attrs['reference']}"
+        )
         groups[heading] = _rows(table)
         frames.append(_plain(table, name))
     columns = ["Quantity", "Group", "Subjects", "Estimate", "90% interval", "Between subjects, CV%",
@@ -122,7 +124,9 @@ def noncompartmental(fitted: Fitted) -> list[Block | Finding]:
     """Return the section that compares noncompartmental values with those of simulated levels."""
     fitted.levels  # noqa: B018 - as above
     if len(fitted.sites.named("level")) > 1:
-        raise ModelError("the model observes several kinds of levels; call popk.exposure_check for each")
+        raise ModelError(
+            "the model observes several kinds of levels; call popk.exposure_check for each"
+        )
     check = exposure_check(fitted.same, fitted.trial, route=_route(fitted))
     check = _common(check)
     says = ("Noncompartmental statistics of the observed levels (points) on those of simulated levels of "
@@ -131,11 +135,15 @@ def noncompartmental(fitted: Fitted) -> list[Block | Finding]:
             "forth what was seen.")  # fmt: skip
     figure = plots.exposure_check(check)
     values = check["p_value_summary"].sel(summary="median")
-    frame = values.to_dataframe()[["p_value_summary"]].rename(columns={"p_value_summary": "p_value"})
+    frame = values.to_dataframe()[["p_value_summary"]].rename(
+        columns={"p_value_summary": "p_value"}
+    )
     off = [str(n) for n, p in zip(values["statistic"].values, values.values, strict=True)
            if np.isfinite(p) and not 0.025 <= p <= 0.975]  # fmt: skip
     known = int(np.isfinite(values).sum())
-    limit = f"The model does not bring forth the observed median of {', '.join(off)}." if off else ""
+    limit = (
+        f"The model does not bring forth the observed median of {', '.join(off)}." if off else ""
+    )
     rows = [[str(n), f"{p:.2f}"] for n, p in frame["p_value"].items() if np.isfinite(p)]
     return [
         Drawing("exposure", figure, "Observed noncompartmental statistics on simulated ones", says),

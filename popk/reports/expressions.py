@@ -39,7 +39,9 @@ def symbol(name: str) -> str:
     begin = rf"\{first}" if first in _GREEK else first
     if not rest:
         return begin
-    index = rest if re.fullmatch(r"[A-Z][A-Z0-9]*", rest) else rf"\mathrm{{{rest.replace('_', '~')}}}"
+    index = (
+        rest if re.fullmatch(r"[A-Z][A-Z0-9]*", rest) else rf"\mathrm{{{rest.replace('_', '~')}}}"
+    )
     return rf"{begin}_{{{index}}}"
 
 

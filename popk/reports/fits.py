@@ -106,10 +106,15 @@ def _levels(fitted: Fitted) -> list[Block | Finding]:
     check = vpc(fitted.new, fitted.trial)
     corrected = vpc(fitted.new, fitted.trial, prediction_corrected=True)
     left_out = int(check.attrs["levels_left_out"])
-    hidden = f" {left_out:,} levels below the limit of quantification are left out, and so are simulated ones." if left_out else ""  # noqa: E501
+    hidden = (
+        f" {left_out:,} levels below the limit of quantification are left out, and so are simulated ones."
+        if left_out
+        else ""
+    )
     says = (f"Levels in {check.sizes['bin']} bins of time (ticks along the top) against "
             f"{check.attrs['replicates']} simulated trials of new subjects. Each observed percentile "
-            f"(line) should stay within the 90% interval of the same simulated percentile (band).{hidden}")  # fmt: skip
+            f"(line) should stay within the 90% interval of the same simulated percentile (band)."
+            f"{hidden}")  # fmt: skip
     blocks: list[Block | Finding] = [
         Drawing("vpc", plots.vpc(check, log=fitted.wide), "Visual predictive check", says, _points(check)),
         Drawing("pcvpc", plots.vpc(corrected, log=fitted.wide),

@@ -52,7 +52,13 @@ def flow(steps: Sequence[Step]) -> Figure:
         bottom = top + heights[i]
         if i < len(gaps):
             below = bottom + gaps[i]
-            arrow = {"arrowstyle": "-|>", "color": INK, "linewidth": 1.0, "shrinkA": 0, "shrinkB": 0}
+            arrow = {
+                "arrowstyle": "-|>",
+                "color": INK,
+                "linewidth": 1.0,
+                "shrinkA": 0,
+                "shrinkB": 0,
+            }
             ax.annotate("", (center, below), (center, bottom), arrowprops=arrow)
             if step.aside:
                 high, middle = _high(len(step.aside)), bottom + gaps[i] / 2

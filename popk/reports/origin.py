@@ -18,7 +18,12 @@ Rows = list[tuple[str, str]]
 def origin(fitted: Fitted) -> list[Block | Finding]:
     """Return the section on reproduction."""
     command = str(fitted.posterior.attrs.get("command", ""))
-    long = ("command", "model_source", "mode", "standard_errors")  # shown elsewhere, or by popk.estimates
+    long = (
+        "command",
+        "model_source",
+        "mode",
+        "standard_errors",
+    )  # shown elsewhere, or by popk.estimates
     attrs = {str(k): v for k, v in fitted.posterior.attrs.items() if k not in long}
     settings, versions = (json.loads(attrs.pop(k, "{}")) for k in ("settings", "versions"))
     if "units" in attrs:
@@ -32,7 +37,10 @@ def origin(fitted: Fitted) -> list[Block | Finding]:
     blocks: list[Block | Finding] = []
     if "trial_sha256" not in attrs:
         says = "The posterior does not say what it was made from: no hashes, versions or settings."
-        blocks += [Words(says), Finding("Origin", "not recorded", "hashes and versions", False, says)]
+        blocks += [
+            Words(says),
+            Finding("Origin", "not recorded", "hashes and versions", False, says),
+        ]
         facts.append(("trial SHA-256 of this report", fitted.trial.host.fingerprint))
     for name, says in _commands(fitted, settings, command):
         blocks += [Heading(name), Source(says, command=True)]

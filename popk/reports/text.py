@@ -6,7 +6,6 @@ import re
 import textwrap
 import tokenize
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -15,6 +14,7 @@ from markupsafe import Markup, escape
 from popk.inference.draws import model_source
 from popk.model.sites import Model
 from popk.trial import Trial
+
 
 def title(model: Model, posterior: xr.DataTree) -> str:
     """Return the first sentence of the model's docstring, or its name."""
