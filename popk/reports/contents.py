@@ -97,7 +97,6 @@ def contents(fitted: Fitted, without: Collection[str] = (), say: Say = lambda _:
         left_out = "it was left out on request" if key in without else ""
         made.append(_section(key, title, function, fitted, left_out))
     strange = text.differences(fitted.posterior, fitted.model, fitted.trial)
-    origin_last = made.pop()
     facts = verdict_facts(found, fitted)
     first, last = _summary(fitted, made), _limitations(made, [*found.problems(), *strange])
     problems = [_sentence(p) for p in [*found.problems(), *strange]]
@@ -106,7 +105,7 @@ def contents(fitted: Fitted, without: Collection[str] = (), say: Say = lambda _:
         advice += _glance(made)
     return Report(
         text.title(fitted.model, fitted.posterior), text.subtitle(fitted.posterior, fitted.trial),
-        verdict, not problems, advice, problems, facts, [first, *made, last, origin_last],
+        verdict, not problems, advice, problems, facts, [first, *made[:-1], last, made[-1]],
     )  # fmt: skip
 
 
@@ -214,6 +213,7 @@ def _limitations(made: Sequence[Section], problems: Sequence[str]) -> Section:
     if not said:
         said = ["The checks above found nothing to warn of. That does not make the model true."]
     last = ("This report judges the fit it was given. It does not say whether another model describes the "
-            "data better (popk compare), nor whether assays, doses and times in the table are right.")  # fmt: skip
+            "data better (popk compare), nor whether assays, doses and times in the table are "
+            "right.")  # fmt: skip
     blocks = [Points(said), Words(last)]
     return Section("limitations", "Limitations", blocks)

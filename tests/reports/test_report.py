@@ -7,6 +7,7 @@ import zipfile
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from matplotlib.figure import Figure
 
 import popk
@@ -32,6 +33,11 @@ def short(theophylline_model, theophylline_posterior, theophylline) -> Report:
     """A report of the sections that need no prediction."""
     fitted = Fitted(theophylline_model, theophylline_posterior, theophylline)
     return contents(fitted, SLOW)
+
+
+def short_of(trial) -> Fitted:
+    """Return a fit of nothing, for sections that look at none of it."""
+    return Fitted(lambda trial: None, xr.DataTree(), trial)
 
 
 # What it says
@@ -79,9 +85,9 @@ def test_a_section_that_is_left_out_or_refused_says_why(short, theophylline):
     def broken(_):
         raise KeyError("log_likelihood")
 
-    found = room._section("a", "A", refused, None, "")
+    found = room._section("a", "A", refused, short_of(theophylline), "")
     assert found.missing == "the moon is in the way"
-    found = room._section("b", "B", broken, None, "")
+    found = room._section("b", "B", broken, short_of(theophylline), "")
     assert found.missing == "its computation failed (KeyError: 'log_likelihood')"
     said = room._limitations([found], []).blocks[0].sentences
     assert said == ["Not checked: b, because its computation failed (KeyError: 'log_likelihood')."]
