@@ -1,5 +1,7 @@
 """What do further checks say? Sensitivity to priors, prediction error, covariates and exposure."""
 
+from typing import Any
+
 import numpy as np
 
 from popk import plots
@@ -32,7 +34,7 @@ def sensitivity(fitted: Fitted) -> list[Block | Finding]:
         raise ModelError(
             f"the posterior has {draws} draws, and a sensitivity needs at least {FEWEST}"
         )
-    table = prior_sensitivity(fitted.model, fitted.posterior, fitted.trial)
+    table: Any = prior_sensitivity(fitted.model, fitted.posterior, fitted.trial)
     rows = [[n, *(f"{x:.3f}" for x in (r.prior, r.likelihood)), r.diagnosis]
             for n, r in table.iterrows()]  # fmt: skip
     says = [f"{n} ({d})" for n, d in table["diagnosis"].items() if d != FINE]
@@ -66,7 +68,7 @@ def _full(says: str) -> str:
 
 def prediction(fitted: Fitted) -> list[Block | Finding]:
     """Return the section on prediction error."""
-    table = prediction_error(fitted.model, fitted.posterior, fitted.trial, external=fitted.external,
+    table: Any = prediction_error(fitted.model, fitted.posterior, fitted.trial, external=fitted.external,
                              draws=PREDICTED, individual_draws=32, seed=fitted.seed)  # fmt: skip
     unit = with_unit("", table.attrs["unit"]).strip(" ()")
     within = next(c for c in table if str(c).startswith("within"))
@@ -92,22 +94,27 @@ def prediction(fitted: Fitted) -> list[Block | Finding]:
         Words(f"Predictions of {who}."),
         Table("prediction_error", columns, {"": rows}, table, notes=notes),
     ]
+    return [*blocks, *_errors_found(table, internal=fitted.external is None)]
+
+
+def _errors_found(table: Any, *, internal: bool) -> list[Finding]:
+    """Return what prediction errors say."""
     fold, doubtful = float(table.loc["PRED", "GMFE"]), table.attrs["doubtful"]
     limit = (f"Levels of a new subject are predicted with a mean fold error of {fold:.1f} before any is "
              f"measured." if not fold <= MOST_FOLD else "")  # fmt: skip
-    blocks.append(Finding("Fold error of a new subject (PRED)", f"{fold:.2f}", f"at most {MOST_FOLD:g}",
-                          bool(fold <= MOST_FOLD), limit))  # fmt: skip
+    found = [Finding("Fold error of a new subject (PRED)", f"{fold:.2f}", f"at most {MOST_FOLD:g}",
+                          bool(fold <= MOST_FOLD), limit)]  # fmt: skip
     if doubtful:
         some = ", ".join(doubtful[:5]) + (", …" if len(doubtful) > 5 else "")
         says = (f"Leaving out ID {some} changes the posterior too much for weights (Pareto k above 0.7): "
                 f"their prediction errors are approximate.")  # fmt: skip
-        blocks.append(
+        found.append(
             Finding("Subjects weights cannot leave out", f"{len(doubtful)}", "0", False, says)
         )
-    if fitted.external is None:
-        blocks.append(Finding("External data", "none given", limit="No external data were predicted: all "
+    if internal:
+        found.append(Finding("External data", "none given", limit="No external data were predicted: all "
                               "checks are of the trial of the fit."))  # fmt: skip
-    return blocks
+    return found
 
 
 def covariates(fitted: Fitted) -> list[Block | Finding]:
@@ -124,7 +131,7 @@ def covariates(fitted: Fitted) -> list[Block | Finding]:
             f"typical subject, as a ratio to the reference. Inside the shaded zone ({low:g} to {high:g}) a "
             f"difference is commonly taken not to matter; the number at the right is the probability of "
             f"lying there. A ratio without an interval is one that the model fixes.")  # fmt: skip
-    frame = effects[["median", "lower", "upper", "inside"]].to_dataframe()
+    frame: Any = effects[["median", "lower", "upper", "inside"]].to_dataframe()
     rows = [
         [str(q), str(s), *(number(float(r[c])) for c in ("median", "lower", "upper")),
          f"{100 * r['inside']:.0f}%"]

@@ -98,7 +98,7 @@ def _verdicts(fits: Mapping[str, Fitted]) -> list[Block]:
     return [Table("verdicts", ["Model", "Verdict", *heads], {"": rows}, frame, wordy=(0, 1))]
 
 
-def _differences(table: pd.DataFrame) -> list[Block]:
+def _differences(table: Any) -> list[Block]:
     rows = [
         [n, f"{int(r['rank'])}", number(float(r["elpd_diff"])), number(float(r["dse"])),
          number(float(r["elpd"])), number(float(r["se"])), number(float(r["p"])), f"{r['weight']:.2f}",
@@ -119,7 +119,7 @@ def _differences(table: pd.DataFrame) -> list[Block]:
 
 
 def _parameters(fits: Mapping[str, Fitted]) -> list[Block]:
-    tables = {n: summary(f.posterior) for n, f in fits.items()}
+    tables: dict[str, Any] = {n: summary(f.posterior) for n, f in fits.items()}
     names = list(dict.fromkeys(p for t in tables.values() for p in t.index))
     names.sort(key=lambda n: KINDS.index(kind(n)))
     groups: dict[str, list[list[str]]] = {}

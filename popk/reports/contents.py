@@ -6,6 +6,7 @@ take silence for approval.
 
 import time
 from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -187,7 +188,7 @@ def _summary(fitted: Fitted, made: Sequence[Section]) -> Section:
 
 def _key(fitted: Fitted) -> Table:
     """Return typical values with how much people differ."""
-    table = summary(fitted.posterior)
+    table: Any = summary(fitted.posterior)
     beside = text.remarks(str(fitted.posterior.attrs.get("model_source", "")))
     rows, plain = [], []
     for name in [n for n in table.index if kind(n) in ("typical", "effect")][:14]:

@@ -1,5 +1,7 @@
 """Are levels and people as the model says they are distributed? Prediction errors and random effects."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -76,7 +78,8 @@ def effects(fitted: Fitted) -> list[Block | Finding]:
         return blocks
     shown = found
     if found.sizes["covariate"] > MOST_COVARIATES:
-        strength = np.abs(found["covariate_correlation"]).max("parameter").fillna(0)
+        known: Any = np.abs(found["covariate_correlation"])
+        strength = known.max("parameter").fillna(0)
         order = np.argsort(-strength.values)[:MOST_COVARIATES]
         shown = found.isel(covariate=np.sort(order))
     few = (f" Of {found.sizes['covariate']} covariates the {MOST_COVARIATES} most correlated ones."

@@ -31,7 +31,7 @@ def disposition(trial: Trial) -> pd.DataFrame:
         sum of doses, of other events, of observations without a level and of levels; these are the sum
         of quantified ones and of those beyond either limit.
     """
-    f = trial.host.frame
+    f: Any = trial.host.frame
     observed = f["EVID"].eq(0) & f["MDV"].eq(0)
     beyond = f["BLQ"].eq(1) | f["ALQ"].eq(1)
     steps = {
@@ -52,7 +52,8 @@ def disposition(trial: Trial) -> pd.DataFrame:
 
 def data(fitted: Fitted) -> list[Block | Finding]:
     """Return the section on the data."""
-    trial, table = fitted.trial, disposition(fitted.trial)
+    trial = fitted.trial
+    table: Any = disposition(trial)
     silent = trial.n_subjects - int(table["subjects"]["levels"])
     blocks: list[Block | Finding] = [
         Drawing("flow", flow(_steps(table, trial)), "Flow of records from the table to the likelihood",
@@ -70,7 +71,7 @@ def data(fitted: Fitted) -> list[Block | Finding]:
     return [*blocks, *_findings(fitted, table, silent)]
 
 
-def _steps(table: pd.DataFrame, trial: Trial) -> list[Step]:
+def _steps(table: Any, trial: Trial) -> list[Step]:
     n, who = table["records"], table["subjects"]
     asides = [
         f"{n['doses']:,} dose records",
@@ -87,7 +88,7 @@ def _steps(table: pd.DataFrame, trial: Trial) -> list[Step]:
     ]
 
 
-def _excluded(table: pd.DataFrame, silent: int) -> str:
+def _excluded(table: Any, silent: int) -> str:
     without = int(table["records"]["observations without a level"])
     said = (f"{without:,} observations are marked as having no level (MDV 1) by whoever made the table, "
             f"which gives no reason: they are predicted and teach the fit nothing."
@@ -97,7 +98,7 @@ def _excluded(table: pd.DataFrame, silent: int) -> str:
             f"What was left out before the table was made, it cannot know. {said}{who}")  # fmt: skip
 
 
-def _dispositions(table: pd.DataFrame) -> Table:
+def _dispositions(table: Any) -> Table:
     why = {
         "in the table": "all rows", "doses": "EVID 1, 4", "other events": "EVID 2, 3",
         "observations without a level": "EVID 0, MDV 1: predicted, not in the likelihood",
@@ -109,7 +110,7 @@ def _dispositions(table: pd.DataFrame) -> Table:
                  wordy=(0, 3), code=False)  # fmt: skip
 
 
-def _findings(fitted: Fitted, table: pd.DataFrame, silent: int) -> list[Finding]:
+def _findings(fitted: Fitted, table: Any, silent: int) -> list[Finding]:
     found, n = [], table["records"]
     share = 100 * n["below the limit"] / max(n["levels"], 1)
     if n["below the limit"]:

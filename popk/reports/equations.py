@@ -39,7 +39,7 @@ _DISPOSITION = {
     ),
 }  # fmt: skip
 #: The rate at which a unit dose arrives, by absorption [2]_.
-_ARRIVING = {
+_ARRIVING: dict[Any, str] = {
     TRANSIT: r"r(t) = \frac{k {(k t)}^{N} \exp(-k t)}{\Gamma(N + 1)},\quad k = \frac{N + 1}{MTT}",
     WEIBULL: r"\mathrm{absorbed~fraction} = 1 - \exp\left(-{(t / SCALE)}^{SHAPE}\right)",
     INVERSE_GAUSSIAN: r"r(t) = \sqrt{\frac{MAT}{2 \pi CV2 {t}^{3}}}"
@@ -100,7 +100,7 @@ def _compartments(name: str, given: dict[str, Any]) -> list[Block]:
     found.append(Formula(rf"\frac{{dA_{{c}}}}{{dt}} = {out}"))
     found += [Formula(rf"\frac{{dA_{{{n}}}}}{{dt}} = {gain}") for n, gain in others.items()]
     found.append(Formula(rf"\mathrm{{IPRED}} = \frac{{A_{{c}}}}{{{volume}}}"))
-    if absorption is not None and (rate := _ARRIVING.get(getattr(absorption, "input", None))):
+    if absorption is not None and (rate := _ARRIVING.get(getattr(absorption, "input", None) or "")):
         found.append(Formula(rate))
     said = {"F": "bioavailability F", "lag": "lag time", "R": "modeled rate of infusion",
             "D": "modeled duration", "initial": "initial amount"}  # fmt: skip

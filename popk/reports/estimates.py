@@ -117,18 +117,19 @@ def described_prior(prior: Any) -> str:
 
 
 def _known(prior: Any) -> str:
+    of: Any = prior  # whose numbers NumPyro types as anything
     if isinstance(prior, dist.LogNormal):
-        cv = 100 * np.sqrt(np.expm1(float(prior.scale) ** 2))
-        return f"log-normal, median {number(float(np.exp(prior.loc)))}, CV {cv:.3g}%"
+        cv = 100 * np.sqrt(np.expm1(float(of.scale) ** 2))
+        return f"log-normal, median {number(float(np.exp(of.loc)))}, CV {cv:.3g}%"
     if isinstance(prior, dist.Normal):
-        return f"normal, mean {number(float(prior.loc))}, sd {number(float(prior.scale))}"
+        return f"normal, mean {number(float(of.loc))}, sd {number(float(of.scale))}"
     if isinstance(prior, dist.HalfNormal):
-        return f"half-normal, scale {number(float(prior.scale))}"
+        return f"half-normal, scale {number(float(of.scale))}"
     if isinstance(prior, dist.LKJ | dist.LKJCholesky):
-        return f"LKJ, concentration {number(float(prior.concentration))}"
+        return f"LKJ, concentration {number(float(of.concentration))}"
     if isinstance(prior, dist.Uniform):
-        return f"uniform, {number(float(prior.low))} to {number(float(prior.high))}"
-    given = {n: getattr(prior, n, None) for n in prior.arg_constraints}
+        return f"uniform, {number(float(of.low))} to {number(float(of.high))}"
+    given: dict[str, Any] = {n: getattr(of, n, None) for n in of.arg_constraints}
     args = ", ".join(f"{n} {number(float(x))}" for n, x in given.items() if np.size(x) == 1)
     return f"{type(prior).__name__}{f', {args}' if args else ''}"
 
@@ -164,7 +165,7 @@ def parameters(fitted: Fitted) -> list[Block | Finding]:
     return [*blocks, *_shrunk(table)]
 
 
-def _shrunk(table: pd.DataFrame) -> list[Finding]:
+def _shrunk(table: Any) -> list[Finding]:
     """Return what shrinkage there is."""
     shrunk = table["shrinkage%"].dropna()
     if shrunk.empty:

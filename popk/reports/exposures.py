@@ -1,6 +1,7 @@
 """Who is exposed to how much? Exposure of the subjects by group, and beside noncompartmental values."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -97,10 +98,10 @@ def _edges(fitted: Fitted, name: str) -> Sequence[float] | None:
 
 
 def _enough(known: np.ndarray, edge: float) -> bool:
-    return min((known < edge).sum(), (known >= edge).sum()) >= SMALLEST
+    return bool(min((known < edge).sum(), (known >= edge).sum()) >= SMALLEST)
 
 
-def _rows(table: pd.DataFrame) -> list[list[str]]:
+def _rows(table: Any) -> list[list[str]]:
     found = []
     for (quantity, group), row in table.iterrows():
         unit = with_unit("", row["unit"]).strip(" ()")
@@ -135,9 +136,8 @@ def noncompartmental(fitted: Fitted) -> list[Block | Finding]:
             "forth what was seen.")  # fmt: skip
     figure = plots.exposure_check(check)
     values = check["p_value_summary"].sel(summary="median")
-    frame = values.to_dataframe()[["p_value_summary"]].rename(
-        columns={"p_value_summary": "p_value"}
-    )
+    every: Any = values.to_dataframe()
+    frame = every[["p_value_summary"]].rename(columns={"p_value_summary": "p_value"})
     off = [str(n) for n, p in zip(values["statistic"].values, values.values, strict=True)
            if np.isfinite(p) and not 0.025 <= p <= 0.975]  # fmt: skip
     known = int(np.isfinite(values).sum())
@@ -161,7 +161,7 @@ def _common(check: xr.Dataset) -> xr.Dataset:
     ModelError
         There is none.
     """
-    known = np.isfinite(check["observed"])
+    known: Any = np.isfinite(check["observed"])
     has = known.any("interval") if "interval" in known.dims else known
     often = has.mean("subject") >= LEAST_SUBJECTS
     if not bool(often.any()):

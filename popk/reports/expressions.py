@@ -179,7 +179,7 @@ def _number(value: float) -> str:
     return text
 
 
-def reading(function: Any, attrs: Mapping[str, Any]) -> Reading:
+def reading(function: Any, attrs: Mapping[Any, Any]) -> Reading:
     """Return a model's source as it was fitted, or as it is.
 
     Raises

@@ -50,7 +50,7 @@ def goodness(fitted: Fitted) -> list[Block | Finding]:
     except ModelError as error:  # a residual error of the user's own
         return [*blocks, Words(f"No weighted residuals: {error}.")]
     known = np.isfinite(weighted["IWRES"].values)
-    shown = dict.fromkeys(("TIME", "IWRES"), known)
+    shown: dict[str, np.ndarray] = dict.fromkeys(("TIME", "IWRES"), known)
     blocks.append(Drawing(
         "iwres", plots.residuals(same, fitted.posterior, trial), "Individual weighted residuals",
         "Individual weighted residuals, IWRES = (DV − IPRED) / sd, against time and against IPRED. Their "

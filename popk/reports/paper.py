@@ -26,4 +26,4 @@ def pdf(report: Report) -> bytes:
             "system's packages; or print the HTML page from a browser"
         ) from error
     logging.getLogger("weasyprint").setLevel(logging.ERROR)  # of rules for screens
-    return weasyprint.HTML(string=html(report, paper=True)).write_pdf()
+    return weasyprint.HTML(string=html(report, paper=True)).write_pdf() or b""

@@ -4,6 +4,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from markupsafe import Markup, escape
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
@@ -64,7 +65,7 @@ def _marked(figure: Figure, points: Mapping[int, Sequence[str]]) -> dict[str, Se
     for i, words in points.items():
         drawn = [c for c in figure.axes[i].collections
                  if isinstance(c, PathCollection) and c.get_label() == "observed"
-                 and len(c.get_offsets()) == len(words)]  # fmt: skip
+                 and np.shape(c.get_offsets())[0] == len(words)]  # fmt: skip
         if drawn:
             drawn[0].set_gid(f"points{i}")
             found[f"points{i}"] = words
