@@ -62,14 +62,7 @@ def cwres(model: Model, posterior: xr.DataTree, trial: Trial) -> xr.Dataset:
     >>> popk.plots.cwres(popk.cwres(model, posterior, trial))  # doctest: +SKIP
     """
     keep_compiled()
-    sites = describe(model, trial)
-    if sites.classes:
-        raise ModelError(
-            "the model has classes of subjects, whose levels no one linearization describes; take "
-            "popk.npde"
-        )
-    if sites.named("latent"):
-        raise ModelError("CWRES needs known covariates, and the model samples some; take popk.npde")
+    sites = _usable(model, trial)
     population = posterior_means(posterior, sites, trial)
     plan = subject_layout(model, trial)
     refuse_other_errors(model, plan, trial, population)
@@ -102,6 +95,19 @@ def cwres(model: Model, posterior: xr.DataTree, trial: Trial) -> xr.Dataset:
         modes = labelled({"eta": effects["eta"]}, sites, trial, (), np.asarray(o.measured))
         result["eta"] = modes["eta"]
     return result.assign_attrs(trial=trial.host.name)
+
+
+def _usable(model: Model, trial: Trial) -> Sites:
+    """Return the model's sites, where random effects are all that is integrated out."""
+    sites = describe(model, trial)
+    if sites.classes:
+        raise ModelError(
+            "the model has classes of subjects, whose levels no one linearization describes; take "
+            "popk.npde"
+        )
+    if sites.named("latent"):
+        raise ModelError("CWRES needs known covariates, and the model samples some; take popk.npde")
+    return sites
 
 
 def posterior_means(posterior: xr.DataTree, sites: Sites, trial: Trial) -> dict[str, Any]:

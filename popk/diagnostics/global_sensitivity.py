@@ -101,4 +101,4 @@ def _explained(x: np.ndarray, z: np.ndarray) -> float:
 
 
 def _rank(x: np.ndarray, z: np.ndarray) -> float:
-    return float(spearmanr(x, z).statistic)
+    return float(np.asarray(spearmanr(x, z))[0])

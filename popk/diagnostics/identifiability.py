@@ -91,7 +91,7 @@ def identifiability(
 
 
 def _weak(shift: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
-    for name, row in shift.iterrows():
+    for name, row in shift.to_dict("index").items():
         if row["contraction"] < CONTRACTION and abs(row["shift"]) < 1:
             yield (
                 name, "weak", row["contraction"],

@@ -147,10 +147,10 @@ def _tested(errors: np.ndarray, random: np.random.Generator) -> xr.Dataset:
     tails = stats.chi2.cdf((n - 1) * variance, n - 1), stats.chi2.sf((n - 1) * variance, n - 1)
     t, wilcoxon, shapiro = stats.ttest_1samp(errors, 0), stats.wilcoxon(errors), stats.shapiro(some)
     found = {
-        "mean, t": (t.statistic, t.pvalue),
-        "mean, Wilcoxon": (wilcoxon.statistic, wilcoxon.pvalue),
+        "mean, t": (t[0], t[1]),
+        "mean, Wilcoxon": (wilcoxon[0], wilcoxon[1]),
         "variance": ((n - 1) * variance, min(1.0, 2 * min(tails))),
-        "normality": (shapiro.statistic, shapiro.pvalue),
+        "normality": (shapiro[0], shapiro[1]),
     }
     least = min(p for name, (_, p) in found.items() if name != "mean, t")
     found["global"] = (3 * least, min(1.0, 3 * least))

@@ -92,7 +92,7 @@ def subject_influence(
 
 def _left_out(logs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return weights [subject, draw] that leave each subject out, and Pareto k, of logs [draw, subject]."""
-    from arviz_stats.base import array_stats
+    from arviz_stats.base.array import array_stats
 
     smoothed, k = array_stats.psislw(logs.T, axis=-1)  # it takes what is divided by
     weights = np.exp(smoothed - smoothed.max(axis=-1, keepdims=True))

@@ -84,7 +84,9 @@ def vpc(
         the Bayesian information criterion [3]_. Where times form no clusters (the bins would cover
         half of the time), 3 to 12 bins of at least about 20 levels.
     smooth : float, optional
-        The part of the levels that counts at each moment, such as 0.3; in the place of `bins`.
+        The part of the levels that counts at each moment, such as 0.3; in the place of `bins`. It is
+        meant for times that form no clusters: across a gap between two sampling times it bends from one
+        to the other.
     percentiles : sequence of float
         Increasing, between 0 and 100.
     interval : float

@@ -59,7 +59,12 @@ def _distribution(ax: Axes, one: xr.Dataset, name: str) -> None:
     reach = 1.05 * float(np.quantile(np.abs(draws), 0.999))
     edges = np.linspace(-reach, reach, 42)
     ax.hist(
-        draws, edges, density=True, color=BLUE, alpha=0.3, label="posterior draws of all subjects"
+        draws,
+        edges.tolist(),
+        density=True,
+        color=BLUE,
+        alpha=0.3,
+        label="posterior draws of all subjects",
     )
     if omega > 0:
         at = np.linspace(-reach, reach, 200)
@@ -102,7 +107,8 @@ def eta_correlation(effects: xr.Dataset) -> Figure:
         raise ValueError(f"there is one random effect, {names[0]}; a correlation needs two")
     columns = min(3, len(pairs))
     rows = math.ceil(len(pairs) / columns)
-    picture, axes = panels(rows, columns, (9, 0.7 + 2.9 * rows))
+    size = (5, 4.2) if columns == 1 else (9, 0.7 + 2.9 * rows)
+    picture, axes = panels(rows, columns, size)
     for i, ax in enumerate(axes.flat):
         if i >= len(pairs):
             ax.set_visible(False)

@@ -39,7 +39,8 @@ def npde(errors: xr.Dataset, *, interval: float = 0.9) -> Figure:
     Figure
         Quantiles against normal ones; the histogram with the normal density; and npde against time and
         PRED: lines are observed 5th, 50th and 95th percentiles, bands where those of a right model lie.
-        Triangles: levels beyond a limit, imputed. Above, mean, variance and the p-values of the tests.
+        Triangles: levels beyond a limit, imputed. In the titles, mean, variance and the p-values of the
+        tests, each alone and all three together.
 
     Raises
     ------
@@ -58,13 +59,16 @@ def npde(errors: xr.Dataset, *, interval: float = 0.9) -> Figure:
     _histogram(axes[0, 1], errors["npde"].dropna("observation").values)
     for ax, against in zip(axes[1], ("TIME", "PRED"), strict=True):
         _percentiles(ax, errors, against, interval)
-    p = {str(n): float(v) for n, v in errors["p_value"].to_series().items()}
-    picture.suptitle(
-        f"mean {float(errors['mean']):.2f} (p {_shown(p['mean, Wilcoxon'])}),  "
-        f"variance {float(errors['variance']):.2f} (p {_shown(p['variance'])}),  "
-        f"normality p {_shown(p['normality'])},  global p {_shown(p['global'])}",
-        fontsize=SMALL, color=INK, x=0.01, ha="left",
-    )  # fmt: skip
+    p = {str(n): _shown(float(v)) for n, v in errors["p_value"].to_series().items()}
+    mean, variance = (f"{float(errors[n]):.2f}".replace("-", "−") for n in ("mean", "variance"))
+    for ax, text in (
+        (
+            axes[0, 0],
+            f"mean {mean}, p {p['mean, Wilcoxon']};  variance {variance}, p {p['variance']}",
+        ),
+        (axes[0, 1], f"normal: p {p['normality']};  all three: p {p['global']}"),
+    ):
+        ax.set_title(text, fontsize=SMALL, color=INK, loc="left")
     legend(picture, (axes[1, 0], axes[0, 1]), 3)
     return picture
 
@@ -88,7 +92,7 @@ def _histogram(ax: Axes, z: np.ndarray) -> None:
     reach = max(3.5, float(np.abs(z).max()))
     count = int(np.clip(np.sqrt(z.size), 8, 30)) | 1  # odd: one bin around 0
     edges = np.linspace(-reach, reach, count + 1)
-    ax.hist(z, edges, density=True, color=BLUE, alpha=0.22, edgecolor=BLUE, linewidth=0.7)
+    ax.hist(z, edges.tolist(), density=True, color=BLUE, alpha=0.22, edgecolor=BLUE, linewidth=0.7)
     at = np.linspace(-reach, reach, 200)
     density = np.exp(-(at**2) / 2) / np.sqrt(2 * np.pi)
     ax.plot(at, density, color=INK, lw=1.2, ls=_DASHED, label="normal density")

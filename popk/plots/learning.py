@@ -91,8 +91,8 @@ def _density(draws: np.ndarray, at: np.ndarray, bounds: tuple[float, ...]) -> np
     some = draws[np.linspace(0, len(draws) - 1, min(len(draws), 2000)).astype(int)]
     # Of heavy tails the width is that of the middle: 1.349 is the quartiles' distance of a normal one.
     middle = np.subtract(*np.quantile(some, [0.75, 0.25])) / 1.349
-    kernel = gaussian_kde(some)
-    kernel.set_bandwidth(kernel.factor * min(1.0, middle / some.std()))
+    narrow = min(1.0, float(middle) / float(some.std()))
+    kernel = gaussian_kde(some, bw_method=narrow * len(some) ** -0.2)
     found = kernel(at)
     for bound in bounds:
         if np.isfinite(bound):
@@ -118,8 +118,8 @@ def subject_influence(influence: xr.Dataset, *, most: int = 12) -> Figure:
         be trusted.
     """
     shift = influence["shift"]
-    far = np.abs(shift).max("subject").fillna(0.0)
-    names = [str(n) for n in shift["parameter"].values[np.argsort(-far.values)][:most]]
+    far = np.nan_to_num(np.abs(shift.values)).max(axis=0)
+    names = [str(n) for n in shift["parameter"].values[np.argsort(-far)][:most]]
     names = [str(n) for n in shift["parameter"].values if n in names]
     columns = min(3, len(names))
     rows = math.ceil(len(names) / columns)

@@ -78,8 +78,8 @@ def effects(fitted: Fitted) -> list[Block | Finding]:
         return blocks
     shown = found
     if found.sizes["covariate"] > MOST_COVARIATES:
-        known: Any = np.abs(found["covariate_correlation"])
-        strength = known.max("parameter").fillna(0)
+        every: Any = np.abs(found["covariate_correlation"])
+        strength = every.max("parameter").fillna(0)
         order = np.argsort(-strength.values)[:MOST_COVARIATES]
         shown = found.isel(covariate=np.sort(order))
     few = (f" Of {found.sizes['covariate']} covariates the {MOST_COVARIATES} most correlated ones."
