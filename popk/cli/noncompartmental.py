@@ -1,7 +1,7 @@
 """What a data file says without a model: ``popk nca``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -50,7 +50,7 @@ def nca(
         steady_state=steady_state,
         DVID=dvid,
     )
-    table = nca_table(found)
+    table: Any = nca_table(found)
     if figure is not None:
         from popk.plots import nca as drawn
 

@@ -103,7 +103,7 @@ def exposure_grid(
     if found:
         raise DataError(trial.host.name, found)
     columns = trial.host.frame.columns
-    dense = pd.concat(parts, ignore_index=True)[columns]
+    dense: Any = pd.concat(parts, ignore_index=True)[columns]
     return trial.replaced(dense.astype({n: trial.host.frame[n].dtype for n in columns}))
 
 

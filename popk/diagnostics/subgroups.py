@@ -82,7 +82,7 @@ def exposure_by(
             f"give the trial whose exposure it is"
         )
     group = groups_of(trial, by, edges)
-    sizes = group.value_counts(sort=False)
+    sizes: Any = group.value_counts(sort=False)
     usual = str(sizes.idxmax())
     if reference is not None and reference not in sizes.index:
         raise ValueError(f"reference is {reference!r}; the groups are {', '.join(sizes.index)}")
@@ -126,7 +126,7 @@ def _summarized(name: str, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.exp(logs.mean(axis=1)), spread
 
 
-def groups_of(trial: Trial, by: str | None, edges: Sequence[float] | None) -> "pd.Series[Any]":
+def groups_of(trial: Trial, by: str | None, edges: Sequence[float] | None) -> Any:
     """Return the name of each subject's group, an ordered category."""
     if by is None or by == "ID":
         names = list(trial.ids) if by else ["all"] * trial.n_subjects
@@ -146,7 +146,7 @@ def groups_of(trial: Trial, by: str | None, edges: Sequence[float] | None) -> "p
     return pd.Series(pd.Categorical(shown, list(dict.fromkeys(order)), ordered=True))
 
 
-def _bands(values: np.ndarray, edges: Sequence[float], by: str) -> "pd.Series[Any]":
+def _bands(values: np.ndarray, edges: Sequence[float], by: str) -> Any:
     inner = np.asarray(edges, dtype=float)
     if not inner.size or not np.isfinite(inner).all() or (np.diff(inner) <= 0).any():
         raise ValueError(f"edges of {by} are {list(edges)}; give finite rising numbers")

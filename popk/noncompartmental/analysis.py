@@ -1,7 +1,7 @@
 """What do the levels of a trial say without a model? `nca`, and its table."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,24 +9,13 @@ import xarray as xr
 
 from popk.noncompartmental.areas import METHODS
 from popk.noncompartmental.curves import curve_of, rules_of
-from popk.noncompartmental.flags import FLAGS, Limits, State, flagged
+from popk.noncompartmental.datasets import CHOSEN_FLAG, URINE_FLAG, Row, dataset_of, window
+from popk.noncompartmental.flags import Limits, State, flagged
 from popk.noncompartmental.parameters import Analysis, analyzed, area_until, parameters
 from popk.noncompartmental.profiles import Profile, Routes, profiles_of
-from popk.noncompartmental.quantities import QUANTITIES, units_of
 from popk.noncompartmental.urine import Collections, collections_of, excreted, interrupted
 from popk.records.table import DataError, Problem
 from popk.trial import Trial
-
-URINE_FLAG, CHOSEN_FLAG = "urine_gap", "chosen_slope"
-NAMES = (*(flag.name for flag in FLAGS), CHOSEN_FLAG, URINE_FLAG)
-
-
-class Row(NamedTuple):
-    """One profile taken apart, its parameters, and the reasons of its flags."""
-
-    a: Analysis
-    values: dict[str, float]
-    reasons: dict[str, str]
 
 
 def nca(
@@ -141,7 +130,7 @@ def nca(
             a = analyzed(profile, curve, method, factor, points)
             rows.append(_row(a, limits, partial, collected.get(one), points is not None))
     _accumulate(rows)
-    data = _dataset(trial, rows, partial, limit)
+    data = dataset_of(trial, rows, partial, (level, limit))
     data.attrs = {
         "method": method,
         "blq": ", ".join(f"{place}: {rule}" for place, rule in rules.items()),
@@ -160,10 +149,10 @@ def refuse_options(method: str, limits: Limits, partial: Sequence[Sequence[float
             f"min_r2 is {limits.min_r2:g}, min_span {limits.min_span:g}, max_extrapolated "
             f"{limits.max_extrapolated:g}; give at most 1, at least 0, and a percentage"
         )
-    for window in partial:
-        if len(window) != 2 or not 0 <= window[0] < window[1] < np.inf:
+    for ends in partial:
+        if len(ends) != 2 or not 0 <= ends[0] < ends[1] < np.inf:
             raise ValueError(
-                f"partial has {tuple(window)}; give a start of 0 or later and a later end"
+                f"partial has {tuple(ends)}; give a start of 0 or later and a later end"
             )
 
 
@@ -242,7 +231,7 @@ def _row(
     with np.errstate(divide="ignore", invalid="ignore"):
         found = {**parameters(a), **excreted(a, urine)}
         for start, end in partial:
-            found[_window(start, end)] = area_until(a, end)[0] - area_until(a, start)[0]
+            found[window(start, end)] = area_until(a, end)[0] - area_until(a, start)[0]
     values = {name: float(x[0]) for name, x in found.items()}
     curve, profile = a.curve, a.profile
     predose = float(curve.level[0, 0]) if profile.before.any() and not profile.jumps else 0.0
@@ -252,10 +241,6 @@ def _row(
     if interrupted(profile, urine):
         reasons[URINE_FLAG] = "urine is missing between collections: Ae, fe and CLr are too low"
     return Row(a, values, reasons)
-
-
-def _window(start: float, end: float) -> str:
-    return f"AUC_{start:g}_{end:g}"
 
 
 def _accumulate(rows: list[Row]) -> None:
@@ -271,80 +256,3 @@ def _accumulate(rows: list[Row]) -> None:
             continue
         doses = start.a.profile.dose.amount / profile.dose.amount
         row.values["accumulation"] = row.values["AUC_tau"] / start.values["AUC_tau"] * doses
-
-
-def _dataset(
-    trial: Trial, rows: list[Row], partial: Sequence[tuple[float, float]], limit: np.ndarray
-) -> xr.Dataset:
-    """Return the rows as arrays [subject, interval], and the levels they were made of."""
-    own: dict[str, int] = {}
-    places = []
-    for row in rows:
-        one = row.a.profile.id
-        places.append((trial.ids.index(one), own.get(one, 0)))
-        own[one] = own.get(one, 0) + 1
-    shape = (trial.n_subjects, max(own.values(), default=1))
-
-    def grid(of: Any, blank: Any, dtype: Any = float) -> tuple[tuple[str, str], np.ndarray]:
-        filled = np.full(shape, blank, dtype=dtype)
-        for place, row in zip(places, rows, strict=True):
-            filled[place] = of(row)
-        return ("subject", "interval"), filled
-
-    unit, names = units_of(trial), {q.name: q.long_name for q in QUANTITIES}
-    for start, end in partial:
-        names[_window(start, end)] = f"AUC from {start:g} to {end:g} {trial.units['TIME']}"
-        unit[_window(start, end)] = unit["AUC_last"]
-    data: dict[str, Any] = {
-        name: (*grid(lambda row, n=name: row.values.get(n, np.nan), np.nan),
-               {"units": unit[name], "long_name": long})
-        for name, long in names.items()
-    }  # fmt: skip
-    data["reason"] = grid(lambda row: "; ".join(row.reasons.values()), "", object)
-    data["flags"] = (
-        ("subject", "interval", "flag"),
-        np.stack([grid(lambda row, n=n: n in row.reasons, False, bool)[1] for n in NAMES], axis=-1),
-    )
-    made = xr.Dataset(
-        {**data, **_points(rows, limit)},
-        coords={
-            "subject": list(trial.ids),
-            "interval": np.arange(1, shape[1] + 1),
-            "flag": list(NAMES),
-            "dose_number": grid(lambda row: row.a.profile.number, 0, int),
-            "dose_time": (*grid(lambda row: row.a.profile.start, np.nan), {"units": trial.units["TIME"]}),
-            "dose": (*grid(lambda row: row.a.profile.dose.amount, np.nan), {"units": trial.units["AMT"]}),
-            "route": grid(lambda row: row.a.profile.dose.route, "", object),
-        },
-    )  # fmt: skip
-    made["TIME"].attrs, made["DV"].attrs = (
-        {"units": trial.units["TIME"]},
-        {"units": trial.units["DV"], "long_name": "Concentration"},
-    )
-    return made.isel(interval=0, drop=True) if shape[1] == 1 else made
-
-
-def _points(rows: list[Row], limit: np.ndarray) -> dict[str, Any]:
-    """Return the levels of all profiles on one axis, those below the limit at the limit."""
-    table = []
-    for row in rows:
-        profile, a = row.a.profile, row.a
-        extra = len(a.curve.time) - len(profile.time)
-        for i, (time, at) in enumerate(zip(profile.time, profile.observation, strict=True)):
-            quantified = bool(a.curve.quantified[0, i + extra])
-            level = a.curve.level[0, i + extra] if quantified else limit[at]
-            used = bool(a.slope.used[0, i + extra])
-            table.append((profile.id, profile.number, time, level, not quantified, used))
-    columns = zip(*table, strict=True) if table else [()] * 6
-    kinds = (
-        ("ID", str),
-        ("dose_of", int),
-        ("TIME", float),
-        ("DV", float),
-        ("BLQ", bool),
-        ("in_slope", bool),
-    )
-    return {
-        name: ("point", np.array(values, dtype=object if kind is str else kind))
-        for (name, kind), values in zip(kinds, columns, strict=True)
-    }

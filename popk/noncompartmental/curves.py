@@ -99,6 +99,9 @@ def curve_of(
     blq : mapping
         As `rules_of` returns it.
     """
+    if not len(profile.time):  # a dose without a level: as one before it that was not quantified
+        profile = profile._replace(time=np.zeros(1), before=np.ones(1, dtype=bool))
+        level, limit = np.full((len(level), 1), np.nan), np.zeros(1)
     after = ~profile.before if profile.jumps else np.ones_like(profile.before)
     known = np.nan_to_num(level, nan=-1.0)
     counts = after & (known > 0) & (known >= limit)
@@ -123,6 +126,8 @@ def curve_of(
     value[:, 0] = np.where(began, start, 0.0)
     upto = np.arange(len(time)) <= last[:, None]
     kept[:, 0] = began
+    if profile.before.any() and not profile.carried and not profile.steady:
+        counts[:, 0] = False  # what was there before the first dose is none of its levels
     return Curve(time, value, counts, kept & upto, kept & ~upto, began, start, first, last)
 
 

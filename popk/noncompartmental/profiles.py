@@ -311,7 +311,7 @@ def _profile(one: str, doses: Sequence[Dose], i: int, levels: Any, own: pd.DataF
         tau = dose.time - earlier.time
     first = _level_before(dose, earlier, when, at_dose, levels)
     rows = np.concatenate([first, np.flatnonzero(inside)]).astype(int)
-    before = np.arange(len(rows)) < len(first)
+    before = (when[rows] < dose.time) | ((when[rows] == dose.time) & (place[rows] < dose.place))
     epoch: Any = own[own["EPOCH"].eq(dose.epoch)].iloc[0]
     start = dose.time - float(epoch["CLOCK"] - epoch["TIME"])
     return Profile(

@@ -1,5 +1,7 @@
 """How does a noncompartmental analysis read as a table? One row a profile, units in the header."""
 
+from typing import Any
+
 import pandas as pd
 import xarray as xr
 
@@ -31,7 +33,7 @@ def nca_table(found: xr.Dataset) -> pd.DataFrame:
     >>> popk.nca_table(found)["Vss [L]"].round(2).tolist()
     [36.17, 19.56, 13.08, 17.73, 23.7, 16.6]
     """
-    own = found.drop_dims(["point", "flag"]).to_dataframe().reset_index()
+    own: Any = found.drop_dims(["point", "flag"]).to_dataframe().reset_index()
     own = own[own["dose_number"] > 0] if "interval" in found.dims else own
     index = ["ID", *(["dose number"] if "interval" in found.dims else [])]
     rows = own.rename(columns={"subject": "ID", "dose_number": "dose number"}).set_index(index)

@@ -76,7 +76,7 @@ def collections_of(
         raise DataError("urine", found)
     product = " * ".join(f"({known[n]})" for n in measured)
     factor = unit_rules.factor(product, trial.units["AMT"])
-    amount = frame[measured].astype(float).prod(axis=1) * factor
+    amount: Any = frame[measured].astype(float).prod(axis=1) * factor
     return {
         str(one): Collections(
             part["START"].to_numpy(float),

@@ -4,7 +4,6 @@ import math
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -58,9 +57,9 @@ def nca(found: xr.Dataset, *, log: bool = True) -> Figure:
         No subject has a level after a dose.
     """
     rows = _profiles(found)
-    if not rows:
+    if not rows or not (found["DV"] > 0).any():
         raise ValueError("there is no level after a dose to draw; look at popk.nca_table(found)")
-    points = found[["ID", "dose_of", "TIME", "DV", "BLQ", "in_slope"]].to_dataframe()
+    points: Any = found[["ID", "dose_of", "TIME", "DV", "BLQ", "in_slope"]].to_dataframe()
     picture, axes = _grid(len(rows), found)
     shown = points["DV"][points["DV"] > 0]
     low, high = 0.6 * float(shown.min()), 1.4 * float(shown.max())
@@ -121,7 +120,7 @@ def _slope(ax: Axes, row: dict[str, Any], last: float) -> None:
         ax.plot(time, level, color=VERMILLION, lw=width, ls=style, label=name, zorder=2)
 
 
-def _points(ax: Axes, own: pd.DataFrame) -> None:
+def _points(ax: Axes, own: Any) -> None:
     """Draw the levels: filled where the slope is made of them."""
     for rows, fill, marker, name in (
         (~own["BLQ"] & ~own["in_slope"], "none", "o", "level"),

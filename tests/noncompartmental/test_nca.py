@@ -343,6 +343,27 @@ def test_nobody_with_a_level_above_the_limit_is_told():
     assert "no level is above the limit" in reasons(found)
 
 
+def test_a_subject_without_a_level_has_a_row_with_the_reason():
+    rows = "ID TIME EVID AMT RATE DV\n1 0 1 100 0 .\n2 0 1 100 0 .\n2 1 0 . . 4\n2 2 0 . . 2\n2 3 0 . . 1"
+    found = popk.nca(trial(rows), route="bolus")
+    assert np.isnan(found["AUC_last"].values[0])
+    assert "no level is above the limit" in str(found["reason"].values[0])
+    assert float(found["half_life"][1]) == pytest.approx(1)
+
+
+def test_a_level_before_the_first_dose_is_no_maximum():
+    found = one(
+        [1.0, 2.0, 4.0, 6.0],
+        [3, 4, 2, 1],
+        route="extravascular",
+        dose="1 -1 0 . . 9\n1 0 1 100 0 .",
+    )
+    assert value(found, "Cmax") == 4
+    assert value(found, "C0") != 9
+    assert bool(found["flags"].sel(flag="predose"))
+    assert found["DV"].values.tolist() == [9, 3, 4, 2, 1]
+
+
 @pytest.mark.parametrize("blq", [{"start": "zero"}, {"before": "keep"}, {"after": -1.0}])
 def test_a_rule_that_is_none_is_refused(blq):
     with pytest.raises(ValueError, match="blq"):
