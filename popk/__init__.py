@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from popk.diagnostics.learning import prior_shift
     from popk.diagnostics.npde import npde
     from popk.diagnostics.pit import pit
+    from popk.diagnostics.prediction import prediction_error
     from popk.diagnostics.residuals import residuals
     from popk.diagnostics.selection import selection
     from popk.diagnostics.sensitivity import prior_sensitivity
@@ -80,7 +81,7 @@ if TYPE_CHECKING:
     from popk.patients.twin import Twin
     from popk.priors import fixed, lognormal, prior, prior_from
     from popk.records.table import DataError
-    from popk.reports.page import report
+    from popk.reports.report import report
     from popk.residual import (
         additive_error,
         autocorrelated_error,
@@ -172,6 +173,7 @@ _ROOMS = {
     "power_error": "residual",
     "predict": "simulation",
     "predict_at": "simulation",
+    "prediction_error": "diagnostics.prediction",
     "prior": "priors",
     "prior_draws": "simulation",
     "prior_from": "priors",
@@ -182,7 +184,7 @@ _ROOMS = {
     "random_effects": "diagnostics.effects",
     "read_nonmem": "trial",
     "replace_blq": "trial",
-    "report": "reports.page",
+    "report": "reports.report",
     "residuals": "diagnostics.residuals",
     "route": "model.absorption",
     "run_batch": "batches.batch",
@@ -218,9 +220,9 @@ __all__ = [
     "logit_between", "lognormal", "lognormal_error", "loso", "map_estimate", "mixture", "nca",
     "nca_table", "negative_binomial", "npde", "objective", "observe", "ode", "one_compartment",
     "open_run", "ordered_categories", "pit", "plots", "poisson", "power_error", "predict",
-    "predict_at", "prior", "prior_draws", "prior_from", "prior_sensitivity", "prior_shift",
-    "proportional_error", "pymc_model", "random_effects", "read_nonmem", "replace_blq",
-    "report", "residuals", "route", "run_batch", "save_run", "scm", "selection",
+    "predict_at", "prediction_error", "prior", "prior_draws", "prior_from", "prior_sensitivity",
+    "prior_shift", "proportional_error", "pymc_model", "random_effects", "read_nonmem",
+    "replace_blq", "report", "residuals", "route", "run_batch", "save_run", "scm", "selection",
     "subject_influence", "summary", "systems", "testing", "three_compartment", "time_to_event",
     "transit", "twins", "two_compartment", "vpc", "vpc_categories", "weibull", "weibull_hazard",
     "yeo_johnson_error", "zero_inflated", "zero_order",

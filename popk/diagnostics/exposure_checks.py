@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from popk.diagnostics.vpc import MIN_REPLICATES, limits_of, same_records
+from popk.diagnostics.levels import MIN_REPLICATES, limits_of, same_records
 from popk.model.sites import ModelError
 from popk.noncompartmental.analysis import levels_of
 from popk.noncompartmental.areas import METHODS

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from popk.diagnostics.vpc import same_records
+from popk.diagnostics.levels import same_records
 from popk.model.sites import ModelError
 from popk.noncompartmental.curves import BLQ, curve_of
 from popk.noncompartmental.parameters import analyzed, area_until, highest, parameters, trough
