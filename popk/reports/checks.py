@@ -56,8 +56,8 @@ def sensitivity(fitted: Fitted) -> list[Block | Finding]:
         Words(" ".join(map(_full, weak)) if weak else "Nothing in the posterior speaks against "
               "identifiability, which proves none."),
         Finding("Sensitivity to priors", value, "none", not says, limit),
-        Finding("Identifiability", f"{len(weak)} warnings" if weak else "no warning", "no warning",
-                not weak, " ".join(map(_full, weak))),
+        Finding("Warnings of identifiability", f"{len(weak)}", "0", not weak,
+                " ".join(map(_full, weak))),
     ]  # fmt: skip
 
 

@@ -102,20 +102,27 @@ def _differences(table: Any) -> list[Block]:
     rows = [
         [n, f"{int(r['rank'])}", number(float(r["elpd_diff"])), number(float(r["dse"])),
          number(float(r["elpd"])), number(float(r["se"])), number(float(r["p"])), f"{r['weight']:.2f}",
-         "yes" if r["converged"] else "NO"]
+         "yes" if r["converged"] else "NO", _careful(r)]
         for n, r in table.iterrows()
     ]  # fmt: skip
     columns = ["Model", "Rank", "Difference to the best", "Its SE", "elpd", "SE", "Effective parameters",
-               "Weight", "Converged"]  # fmt: skip
+               "Weight", "Converged", "Careful"]  # fmt: skip
     notes = [
         ("elpd", "expected log predictive density of subjects left out, random effects integrated out: "
                  "higher is better (Vehtari et al. 2017, doi:10.1007/s11222-016-9696-4)."),
         ("Difference", f"below about {LEAST:g}, or two of its standard errors, it does not tell models "
                        "apart (Sivula et al. 2025, doi:10.48550/arXiv.2008.10296)."),
+        ("Careful", "subjects whom weights cannot leave out (Pareto k above the limit): the difference is "
+                    "then approximate, and popk compare --refit fits again without them."),
         ("Weight", "of the best mixture of all models' predictions (stacking)."),
     ]  # fmt: skip
-    return [Table("differences", columns, {"": rows}, table.rename_axis("model"), wordy=(0, 8),
+    return [Table("differences", columns, {"": rows}, table.rename_axis("model"), wordy=(0, 8, 9),
                   notes=notes)]  # fmt: skip
+
+
+def _careful(row: Any) -> str:
+    """Return what ArviZ says of a model's estimate, nothing where it says nothing."""
+    return "; ".join(str(row[n]) for n in ("diag_elpd", "diag_diff") if str(row.get(n, "")).strip())
 
 
 def _parameters(fits: Mapping[str, Fitted]) -> list[Block]:

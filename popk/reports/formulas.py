@@ -158,7 +158,7 @@ def drawn(latex: str, size: float = 11.0) -> Figure:
     names = r"\\mathrm\{[^}]*\}|\\[a-zA-Z]+|([A-Za-z][A-Za-z0-9]+)"
     # A name of several letters would be set like a product.
     spaced = re.sub(names, lambda m: rf"\mathit{{{m[1]}}}" if m[1] else m[0], latex)
-    shown = f"${spaced.replace('~', r'\ ')}$"
+    shown = f"${spaced.replace('~', r'\ ').replace(r'\frac', r'\dfrac')}$"
     # Matplotlib's own sizes of the box, at 72 points an inch, so that none of it is cut off.
     box = mathtext.MathTextParser("path").parse(shown, dpi=72, prop=FontProperties(size=size))
     width, height, depth = box.width, box.height, box.depth

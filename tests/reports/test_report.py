@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 import popk
 from popk.plots.picture import number
+from popk.reports import compared
 from popk.reports import contents as room
 from popk.reports import report as writing
 from popk.reports.blocks import Drawing, Facts, Finding, Report, Section, Table, Words
@@ -243,3 +244,23 @@ def test_every_block_is_written_in_every_format():
     read = zipfile.ZipFile(io.BytesIO(zipped(report))).read("t.csv").decode()
     assert read == "name,x\na,0.30000000000000004\n"
     assert docx(report)[:2] == b"PK"
+
+
+# Several models
+
+
+def test_models_that_cannot_be_told_apart_are_not_ranked():
+    table = pd.DataFrame(
+        {"elpd_diff": [0.0, -3.3], "dse": [0.0, 7.8]}, index=pd.Index(["one", "two"])
+    )
+    verdict, advice = compared._best(table, [])
+    assert verdict == "The best models cannot be told apart"
+    assert "3.30 ± 7.80" in advice
+    verdict, _ = compared._best(table.assign(elpd_diff=[0.0, -30.0]), [])
+    assert verdict == "one predicts best"
+    verdict, _ = compared._best(table, ["two"])
+    assert verdict == "1 of 2 models did not converge: two"
+
+
+def test_what_weights_cannot_tell_stands_beside_a_difference():
+    assert compared._careful({"diag_elpd": "3 k > 0.70", "diag_diff": ""}) == "3 k > 0.70"
