@@ -6,11 +6,11 @@ Exit codes: 0 done, 2 an input that cannot be used (one clear sentence), 3 a fit
 
 import typer
 
+from popk.cli.advice import group as twins  # with what is advised on them
 from popk.cli.fitting import check, fit
 from popk.cli.machine import doctor
 from popk.cli.many import batch
 from popk.cli.noncompartmental import nca
-from popk.cli.twins import group as twins
 from popk.cli.using import compare, predict, report
 
 app = typer.Typer(

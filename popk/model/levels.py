@@ -35,6 +35,21 @@ def levels_of(trace: Mapping[str, Any]) -> Levels:
     return together
 
 
+def log_prob_at(trace: Mapping[str, Any], value: Any) -> Any:
+    """Return the log-likelihood of other levels in the place of a trace's own [observation].
+
+    Parameters
+    ----------
+    trace : mapping of site to message
+    value : Float[Array, "observation"]
+    """
+    first, *others = _levels(trace)
+    together = first["fn"].log_prob(value)
+    for site in others:
+        together = jnp.where(site["fn"].own, site["fn"].log_prob(value), together)
+    return together
+
+
 def class_probability_of(trace: Mapping[str, Any]) -> Any:
     """Return the probability of each class of a mixture after all levels [subject, 1, class]."""
     last = [site for site in _levels(trace) if "classes" in site["infer"]][-1]

@@ -111,9 +111,14 @@ def inferred(problem: Problem, *, classes: int, apart: bool, seed: int, method: 
         The levels are impossible under every draw.
     """
     if method == "laplace" or (method == "auto" and apart):
-        belief = _laplace(problem, classes, seed)
-        if method == "laplace" or not belief.doubt:
-            return belief
+        try:
+            belief = _laplace(problem, classes, seed)
+        except UnexplainedError:  # around typical random effects; others may explain the levels
+            if method == "laplace":
+                raise
+        else:
+            if method == "laplace" or not belief.doubt:
+                return belief
     found = _tempered(problem, seed)
     if method != "nuts":
         belief = _by_smc(problem, found, classes, seed)

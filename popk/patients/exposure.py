@@ -62,18 +62,9 @@ def exposure(
     ValueError
         The interval is none, or holds too many doses.
     """
+    grid, whole, points = asked(patient, interval)
     begin, end = map(float, interval)
-    if not (np.isfinite([begin, end]).all() and end > begin):
-        raise ValueError(f"interval is {interval}; give its begin and a later end, two times")
-    frame = written_out(patient.host.frame)
-    grid = _grid(_cuts(frame, begin, end))
-    if len(grid.time) > _MOST:
-        raise ValueError(f"the interval {interval} holds too many doses; give a shorter one")
-    order = np.lexsort((grid.after, grid.time))
-    grid = Grid(*(x[order] for x in grid))
-    whole = joined(frame, asking(grid.time), patient, after=list(grid.after))
-    points = whole["ROW"].astype(str).str.startswith("forecast ").to_numpy()
-    found = predicted(patient.replaced(whole))[:, np.flatnonzero(points)]
+    found = predicted(whole)[:, points]
     level, time = patient.units["DV"], patient.units["TIME"]
     peak = found.argmax(1)
     data = {
@@ -85,6 +76,28 @@ def exposure(
         "Cavg": ("sample", found @ grid.weight / (end - begin), {"units": level}),
     }
     return xr.Dataset(data, attrs={"ID": patient.ids[0], "begin": begin, "end": end})
+
+
+def asked(patient: Trial, interval: tuple[float, float]) -> tuple[Grid, Trial, np.ndarray]:
+    """Return where a concentration is asked for, the patient's records with that, and which they are.
+
+    Raises
+    ------
+    ValueError
+        The interval is none, or holds too many doses.
+    """
+    begin, end = map(float, interval)
+    if not (np.isfinite([begin, end]).all() and end > begin):
+        raise ValueError(f"interval is {interval}; give its begin and a later end, two times")
+    frame = written_out(patient.host.frame)
+    grid = _grid(_cuts(frame, begin, end))
+    if len(grid.time) > _MOST:
+        raise ValueError(f"the interval {interval} holds too many doses; give a shorter one")
+    order = np.lexsort((grid.after, grid.time))
+    grid = Grid(*(x[order] for x in grid))
+    whole = joined(frame, asking(grid.time), patient, after=grid.after.tolist())
+    points = whole["ROW"].astype(str).str.startswith("forecast ").to_numpy()
+    return grid, patient.replaced(whole), np.flatnonzero(points)
 
 
 def _cuts(frame: Any, begin: float, end: float) -> np.ndarray:

@@ -1,5 +1,6 @@
 """How does it look? Matplotlib figures, which are returned and never shown."""
 
+from popk.plots.advice import advice
 from popk.plots.calibration import calibration
 from popk.plots.effects import eta_correlation, eta_covariates, eta_distributions
 from popk.plots.errors import coverage, cwres, npde
@@ -13,8 +14,8 @@ from popk.plots.sampling import forest, trace
 from popk.plots.survival import kaplan_meier
 
 __all__ = [
-    "calibration", "covariate_forest", "coverage", "cwres", "eta_correlation", "eta_covariates",
-    "eta_distributions", "exposure_check", "forest", "individual_fits", "kaplan_meier", "nca",
-    "npde", "observed_predicted", "prior_posterior", "residuals", "subject_influence", "trace",
-    "twin", "vpc", "vpc_categories",
+    "advice", "calibration", "covariate_forest", "coverage", "cwres", "eta_correlation",
+    "eta_covariates", "eta_distributions", "exposure_check", "forest", "individual_fits",
+    "kaplan_meier", "nca", "npde", "observed_predicted", "prior_posterior", "residuals",
+    "subject_influence", "trace", "twin", "vpc", "vpc_categories",
 ]  # fmt: skip
