@@ -113,7 +113,7 @@ def _simulated(
         twin.model, twin.posterior, whole, seed=seed, new_subjects=True,
         draws=min(count, known["chain"] * known["draw"]),
     )["posterior_predictive"]  # fmt: skip
-    ipred, level = found["IPRED"].values, found["DV"].values
+    ipred, level = np.asarray(found["IPRED"]), np.asarray(found["DV"])
     frame = whole.host.frame
     place = frame["EVID"].eq(0).cumsum().to_numpy() - 1
     course = Course(grid.time, grid.weight, ipred[:, place[points]])
@@ -147,7 +147,7 @@ def _person(own: pd.DataFrame, seen: np.ndarray, levels: np.ndarray, id: str) ->
 
 
 def _rates(truly: np.ndarray, alarmed: np.ndarray) -> dict[str, float]:
-    row = {}
+    row: dict[str, float] = {}
     for name, among, wrong in (
         ("false_alarm", ~truly, alarmed),
         ("missed", truly, ~alarmed),

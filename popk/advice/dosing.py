@@ -52,7 +52,8 @@ class Dose:
         columns = [
             c for c in ("dose", "exact", "held", "attained", "harm", "loss") if c in self.table
         ]
-        table = self.table[columns].to_string(float_format=lambda x: f"{x:.4g}", na_rep="")
+        write: Any = lambda x: f"{x:.4g}"  # noqa: E731  # pandas declares a text and takes a function
+        table = self.table[columns].to_string(float_format=write, na_rep="")
         warned = [f"Warning: {text}" for text in self.warnings]
         return "\n".join([named(self.regimens, self.units), table, *self.texts, *warned, DECIDES])
 
@@ -64,7 +65,7 @@ class _Form(NamedTuple):
     rate: float | None
     compartment: int
     start: float | None
-    count: int
+    doses: int
 
     def regimen(self, twin: Twin, dose: float, interval: float | None, count: int) -> Regimen:
         start = next_dose_of(twin, interval) if self.start is None else self.start
@@ -177,7 +178,8 @@ def optimal_dose(
     form = _Form(duration, rate, compartment, start, count)
     aim = Aim(target, risk, loss, _probability(target, risk, loss, probability))
     _refuse(given, form, aim, twin.patient.units)
-    intervals = [interval] if interval is None or np.ndim(interval) == 0 else list(interval)
+    wanted: Any = interval
+    intervals = [wanted] if wanted is None or np.ndim(wanted) == 0 else list(wanted)
     rows = [_best(twin, aim, form, given, every, at) for every in intervals]
     chosen = intervals[_chosen(rows, intervals, aim)]
     row = rows[intervals.index(chosen)]
@@ -235,10 +237,11 @@ def _best(
     twin: Twin, aim: Aim, form: _Form, given: _Given, interval: float | None, at: At
 ) -> dict[str, Any]:
     """Return the best dose at one interval, and what comes of it."""
-    outputs = list(dict.fromkeys([aim.target.output, *([aim.risk.output] if aim.risk else [])]))
+    of = [aim.target, *([aim.risk] if aim.risk else [])]
+    outputs: list[str | None] = list(dict.fromkeys(target.output for target in of))
     cap, limit = given.cap()
     usual = _usual(twin, cap)
-    count = 1 if at == FIRST else form.count
+    count = 1 if at == FIRST else form.doses
     curves = scaling(
         twin, lambda dose: form.regimen(twin, dose, interval, count), at, outputs, usual
     )

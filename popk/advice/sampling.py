@@ -136,7 +136,7 @@ def next_sample(
     ]
     index = pd.Index(wanted, name=f"TIME [{twin.patient.units['TIME']}]")
     table = pd.DataFrame(rows, index=index)
-    few = table["draws"] < _FEW
+    few: Any = table["draws"] < _FEW
     warned = doubts_of(twin)
     if few.any():
         warned += (

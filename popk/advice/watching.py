@@ -51,7 +51,7 @@ class Watch:
     @property
     def alarms(self) -> pd.DataFrame:
         """Return the rows of rules whose alarm stands."""
-        return self.table[self.table["state"].isin([RAISED, HELD])]
+        return self.table.loc[self.table["state"].isin([RAISED, HELD])]
 
     def __repr__(self) -> str:
         """Return each rule in a sentence, what speaks against it, and who decides."""

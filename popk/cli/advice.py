@@ -46,7 +46,9 @@ def recommend(
     with _opened(store) as memory:
         opened, person = _twin(memory, patient, run)
         candidates = {text: _regimen(text, person, start) for text in regimen}
-        advice = recommended(person, candidates, _target(target), risk and _target(risk), at=at)
+        advice = recommended(
+            person, candidates, _target(target), _target(risk) if risk else None, at=at
+        )
         typer.echo(advice)
         payload = {
             "regimens": regimen, "target": target, "risk": risk, "at": at,

@@ -145,7 +145,7 @@ def written_out(frame: Any) -> Any:
         after = np.maximum(np.searchsorted(clock, at - 1e-12 * (1 + abs(at)), side="left"), row + 1)
         more = frame.iloc[np.minimum(after, len(frame) - 1)].copy()
         given = ["AMT", "RATE", "CMT", "DVID"]
-        more[given] = frame.loc[[row] * len(more), given].to_numpy()
+        more = more.assign(**{name: frame.at[row, name] for name in given})
         more = more.assign(
             **{**_RECORD, "ADDL": 0, "SS": 0, "II": 0.0}, TIME=at - clock[row] + time[row]
         )
