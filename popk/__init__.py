@@ -33,14 +33,27 @@ if TYPE_CHECKING:
     from popk.batches.batch import run_batch
     from popk.batches.jobs import BatchError
     from popk.diagnostics.calibration import calibrate
+    from popk.diagnostics.categories import vpc_categories
     from popk.diagnostics.comparison import compare
+    from popk.diagnostics.cwres import cwres
+    from popk.diagnostics.effects import random_effects
     from popk.diagnostics.engines import compare_engines
     from popk.diagnostics.estimates import estimates
+    from popk.diagnostics.exposure_checks import exposure_check
+    from popk.diagnostics.exposures import exposure, exposure_grid
+    from popk.diagnostics.global_sensitivity import global_sensitivity
+    from popk.diagnostics.identifiability import identifiability
     from popk.diagnostics.influence import covariate_effects
     from popk.diagnostics.learning import prior_shift
+    from popk.diagnostics.npde import npde
+    from popk.diagnostics.pit import pit
+    from popk.diagnostics.prediction import prediction_error
+    from popk.diagnostics.residuals import residuals
     from popk.diagnostics.selection import selection
     from popk.diagnostics.sensitivity import prior_sensitivity
     from popk.diagnostics.stepwise import scm
+    from popk.diagnostics.subgroups import exposure_by
+    from popk.diagnostics.subject_influence import subject_influence
     from popk.diagnostics.subjects_left_out import LeftOutWarning, loso
     from popk.diagnostics.summary import summary
     from popk.diagnostics.survival import follow_up, kaplan_meier
@@ -79,6 +92,7 @@ if TYPE_CHECKING:
         two_compartment,
     )
     from popk.model.systems import linear, ode
+    from popk.noncompartmental import nca, nca_table
     from popk.patients.averaging import average
     from popk.patients.cohort import twins
     from popk.patients.doubts import TwinWarning
@@ -86,7 +100,7 @@ if TYPE_CHECKING:
     from popk.patients.twin import Twin
     from popk.priors import fixed, lognormal, prior, prior_from
     from popk.records.table import DataError
-    from popk.reports.page import report
+    from popk.reports.report import report
     from popk.residual import (
         additive_error,
         autocorrelated_error,
@@ -147,14 +161,21 @@ _ROOMS = {
     "costs": "advice.recommending",
     "covariate_effects": "diagnostics.influence",
     "covariate_model": "model.missing",
+    "cwres": "diagnostics.cwres",
     "estimates": "diagnostics.estimates",
     "explain": "inference.explanation",
+    "exposure": "diagnostics.exposures",
+    "exposure_by": "diagnostics.subgroups",
+    "exposure_check": "diagnostics.exposure_checks",
+    "exposure_grid": "diagnostics.exposures",
     "false_alarm_rate": "advice.alarms",
     "fit": "inference.fit",
     "fixed": "priors",
     "follow_up": "diagnostics.survival",
+    "global_sensitivity": "diagnostics.global_sensitivity",
     "gompertz_hazard": "endpoints",
     "horseshoe": "model.selection",
+    "identifiability": "diagnostics.identifiability",
     "individual": "model.individual",
     "inverse_gaussian": "model.absorption",
     "kaplan_meier": "diagnostics.survival",
@@ -167,7 +188,10 @@ _ROOMS = {
     "loso": "diagnostics.subjects_left_out",
     "map_estimate": "inference.modes",
     "mixture": "model.mixtures",
+    "nca": "noncompartmental",
+    "nca_table": "noncompartmental",
     "negative_binomial": "endpoints",
+    "npde": "diagnostics.npde",
     "next_sample": "advice.sampling",
     "objective": "inference.objective",
     "observe": "model.parts",
@@ -176,12 +200,14 @@ _ROOMS = {
     "open_run": "runs",
     "optimal_dose": "advice.dosing",
     "ordered_categories": "endpoints",
+    "pit": "diagnostics.pit",
     "peak": "advice.targets",
     "peak_above": "advice.targets",
     "poisson": "endpoints",
     "power_error": "residual",
     "predict": "simulation",
     "predict_at": "simulation",
+    "prediction_error": "diagnostics.prediction",
     "prior": "priors",
     "prior_draws": "simulation",
     "prior_from": "priors",
@@ -189,16 +215,19 @@ _ROOMS = {
     "prior_shift": "diagnostics.learning",
     "proportional_error": "residual",
     "pymc_model": "inference.pymc_models",
+    "random_effects": "diagnostics.effects",
     "read_nonmem": "trial",
     "recommend": "advice.recommending",
     "replace_blq": "trial",
-    "report": "reports.page",
+    "report": "reports.report",
+    "residuals": "diagnostics.residuals",
     "response": "advice.targets",
     "route": "model.absorption",
     "run_batch": "batches.batch",
     "save_run": "runs",
     "scm": "diagnostics.stepwise",
     "selection": "diagnostics.selection",
+    "subject_influence": "diagnostics.subject_influence",
     "summary": "diagnostics.summary",
     "three_compartment": "model.structures",
     "time_above": "advice.targets",
@@ -211,6 +240,7 @@ _ROOMS = {
     "twins": "patients.cohort",
     "two_compartment": "model.structures",
     "vpc": "diagnostics.vpc",
+    "vpc_categories": "diagnostics.categories",
     "watch": "advice.watching",
     "weibull": "model.absorption",
     "weibull_hazard": "endpoints",
@@ -226,19 +256,22 @@ __all__ = [
     "additive_error", "auc", "auc_above", "autocorrelated_error", "average", "binary",
     "box_cox", "box_cox_error", "calibrate", "candidate_effects", "check_gradient",
     "combined_error", "compare", "compare_engines", "concentration", "constant_hazard",
-    "convergence", "costs", "covariate_effects", "covariate_model", "covariates", "estimates",
-    "explain", "false_alarm_rate", "fit", "fixed", "follow_up", "gompertz_hazard", "horseshoe",
-    "individual", "inverse_gaussian", "kaplan_meier", "limit", "linear", "log_logistic_hazard",
-    "logit_between", "lognormal", "lognormal_error", "loso", "map_estimate", "mixture",
-    "negative_binomial", "next_sample", "objective", "observe", "ode", "one_compartment",
-    "open_run", "optimal_dose", "ordered_categories", "peak", "peak_above", "plots", "poisson",
-    "power_error", "predict", "predict_at", "prior", "prior_draws", "prior_from",
-    "prior_sensitivity", "prior_shift", "proportional_error", "pymc_model", "read_nonmem",
-    "recommend", "replace_blq", "report", "response", "route", "run_batch", "save_run", "scm",
-    "selection", "summary", "systems", "testing", "three_compartment", "time_above",
-    "time_in_window", "time_to_event", "time_until_below", "transit", "trough", "trough_above",
-    "twins", "two_compartment", "vpc", "watch", "weibull", "weibull_hazard",
-    "yeo_johnson_error", "zero_inflated", "zero_order",
+    "convergence", "costs", "covariate_effects", "covariate_model", "covariates", "cwres",
+    "estimates", "explain", "exposure", "exposure_by", "exposure_check", "exposure_grid",
+    "false_alarm_rate", "fit", "fixed", "follow_up", "global_sensitivity", "gompertz_hazard",
+    "horseshoe", "identifiability", "individual", "inverse_gaussian", "kaplan_meier", "limit",
+    "linear", "log_logistic_hazard", "logit_between", "lognormal", "lognormal_error", "loso",
+    "map_estimate", "mixture", "nca", "nca_table", "negative_binomial", "next_sample", "npde",
+    "objective", "observe", "ode", "one_compartment", "open_run", "optimal_dose",
+    "ordered_categories", "peak", "peak_above", "pit", "plots", "poisson", "power_error",
+    "predict", "predict_at", "prediction_error", "prior", "prior_draws", "prior_from",
+    "prior_sensitivity", "prior_shift", "proportional_error", "pymc_model", "random_effects",
+    "read_nonmem", "recommend", "replace_blq", "report", "residuals", "response", "route",
+    "run_batch", "save_run", "scm", "selection", "subject_influence", "summary", "systems",
+    "testing", "three_compartment", "time_above", "time_in_window", "time_to_event",
+    "time_until_below", "transit", "trough", "trough_above", "twins", "two_compartment", "vpc",
+    "vpc_categories", "watch", "weibull", "weibull_hazard", "yeo_johnson_error",
+    "zero_inflated", "zero_order",
 ]  # fmt: skip
 
 

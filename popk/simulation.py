@@ -309,7 +309,7 @@ def posterior_values(
             )
         group = group.sel(subject=list(trial.ids))
     count = group.sizes["chain"] * group.sizes["draw"]
-    chosen = np.linspace(0, count - 1, min(draws or count, count)).round().astype(int)
+    chosen = spread_evenly(count, draws)
     flat = {}
     for name in wanted:
         values = group[name].transpose("chain", "draw", ...).values
@@ -319,6 +319,11 @@ def posterior_values(
             )
         )
     return flat
+
+
+def spread_evenly(count: int, draws: int | None) -> np.ndarray:
+    """Return which of so many draws are taken, where so many are asked for (None: all)."""
+    return np.linspace(0, count - 1, min(draws or count, count)).round().astype(int)
 
 
 def _refuse_other_units(posterior: xr.DataTree, trial: Trial) -> None:

@@ -166,6 +166,7 @@ def test_compare_prints_the_table_and_exits_3_where_a_run_did_not_converge(
     assert {row.split()[0] for row in rows} == {run, str(again)}
 
 
+@pytest.mark.filterwarnings("ignore:.*count twice")
 def test_twin_prints_parameters_and_a_forecast(capsys, monkeypatch, run):
     arguments = ("twin", "infer", run, DATA, "--id", "3", "--times", "0:24:12")
     code, out, _ = shell(capsys, monkeypatch, *arguments)
@@ -262,6 +263,7 @@ def test_a_bad_model_is_one_clear_error_and_exit_2(capsys, monkeypatch, tmp_path
     assert not out.exists()
 
 
+@pytest.mark.filterwarnings("ignore:.*count twice")
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -37,7 +37,7 @@ def same(theophylline_model, theophylline_posterior, theophylline):
 @pytest.fixture(scope="module")
 def new(theophylline_model, theophylline_posterior, theophylline):
     return popk.predict(
-        theophylline_model, theophylline_posterior, theophylline, seed=1, draws=64,
+        theophylline_model, theophylline_posterior, theophylline, seed=1, draws=224,
         new_subjects=True,
     )  # fmt: skip
 
@@ -179,11 +179,14 @@ def test_residuals_stand_against_time_and_ipred(same, theophylline, theophylline
     from popk.diagnostics.residuals import residuals
 
     data = residuals(same, theophylline_posterior, theophylline)
-    left, right = shown(popk.plots.residuals(same, theophylline_posterior, theophylline))
+    figure = popk.plots.residuals(same, theophylline_posterior, theophylline)
+    left, right, size = shown(figure)
     np.testing.assert_allclose(points(left), np.column_stack([data["TIME"], data["IWRES"]]))
     np.testing.assert_allclose(points(right), np.column_stack([data["IPRED"], data["IWRES"]]))
     assert left.get_ylabel() == "IWRES (sd)"
     assert left.get_ylim()[0] == -left.get_ylim()[1]
+    np.testing.assert_allclose(points(size), np.column_stack([data["IPRED"], abs(data["IWRES"])]))
+    assert size.get_ylabel() == "|IWRES| (sd)"
 
 
 # Visual predictive check
@@ -259,6 +262,13 @@ def every_figure(same, new, posterior, trial):
     yield popk.plots.residuals(same, posterior, trial)
     yield popk.plots.vpc(popk.vpc(new, trial))
     yield popk.plots.vpc(popk.vpc(new, trial), log=True)
+    yield popk.plots.vpc(popk.vpc(new, trial, smooth=0.4))
+    yield popk.plots.coverage(popk.pit(new, trial))
+    yield popk.plots.npde(popk.npde(new, trial))
+    effects = popk.random_effects(posterior, trial)
+    yield popk.plots.eta_distributions(effects)
+    yield popk.plots.eta_correlation(effects)
+    yield popk.plots.eta_covariates(effects)
     yield popk.plots.trace(posterior)
     yield popk.plots.forest(posterior)
 
@@ -340,3 +350,92 @@ def test_a_calibration_plot_shows_ranks_on_their_band_and_those_outside():
     assert texts_overlap(figure) == []
     with pytest.raises(ValueError, match="probability is 95"):
         popk.plots.calibration(calibrated, probability=95)
+
+
+# Diagnostics
+
+
+def test_a_vpc_of_censored_levels_has_a_panel_of_the_part_below_the_limit():
+    below = (LEVELS < 2).astype(int)
+    trial = trial_at(np.array(NOMINAL), LEVELS, BLQ=below, LLOQ=np.full(LEVELS.shape, 2.0))
+    drawn = np.random.default_rng(3).lognormal(1.0, 0.4, (40, LEVELS.size))
+    check = popk.vpc(predictions_of(trial, drawn), trial, blq="censor")
+    figure = popk.plots.vpc(check)
+    upper, lower = shown(figure)
+    np.testing.assert_allclose(lower.lines[-1].get_ydata(), check["below_observed"])
+    assert (upper.get_ylabel(), lower.get_ylabel()) == ("Concentration (mg/L)", "Part below\nLLOQ")
+    assert lower.get_xlabel() == "Time (h)"
+    assert texts_overlap(figure) == []
+
+
+def test_a_stratified_vpc_has_a_panel_a_stratum():
+    frame = trial_at(np.array(NOMINAL), LEVELS).to_dataframe()
+    frame["ARM"] = frame["ID"].astype(int)
+    units = {"TIME": "h", "AMT": "mg", "DV": "mg/L", "ARM": "1"}
+    trial = popk.read_nonmem(frame, units=units, covariates=("ARM",))
+    drawn = np.random.default_rng(3).lognormal(1.0, 0.4, (40, LEVELS.size))
+    check = popk.vpc(predictions_of(trial, drawn), trial, stratify="ARM", bins=2)
+    figure = popk.plots.vpc(check)
+    assert [ax.get_title(loc="left") for ax in shown(figure)] == [f"ARM {i}" for i in range(1, 6)]
+    assert texts_overlap(figure) == []
+
+
+def test_categories_have_a_panel_each():
+    check = xr.Dataset(
+        {n: (("category", "bin"), np.full((2, 3), v)) for n, v in
+         {"observed": 0.5, "median": 0.4, "lower": 0.2, "upper": 0.6}.items()},
+        coords={"category": ["0", "1 or more"], "center": ("bin", [1.0, 2, 3], {"units": "h"}),
+                "left": ("bin", [0.5, 1.5, 2.5]), "right": ("bin", [1.5, 2.5, 3.5])},
+        attrs={"interval": 0.9},
+    )  # fmt: skip
+    figure = popk.plots.vpc_categories(check)
+    assert [ax.get_title(loc="left") for ax in shown(figure)] == ["DV 0", "DV 1 or more"]
+    assert (figure.get_supxlabel(), figure.get_supylabel()) == ("Time (h)", "Part of outcomes")
+    assert texts_overlap(figure) == []
+
+
+def test_residuals_stand_against_time_and_pred():
+    random = np.random.default_rng(4)
+    data = xr.Dataset(
+        {"CWRES": ("observation", random.normal(size=30)),
+         "PRED": ("observation", random.uniform(1, 9, 30), {"units": "mg/L"})},
+        coords={"TIME": ("observation", random.uniform(0, 24, 30), {"units": "h"})},
+    )  # fmt: skip
+    figure = popk.plots.cwres(data)
+    left, right = shown(figure)
+    np.testing.assert_allclose(points(left), np.column_stack([data["TIME"], data["CWRES"]]))
+    np.testing.assert_allclose(points(right), np.column_stack([data["PRED"], data["CWRES"]]))
+    assert right.get_xlabel() == "Population prediction PRED (mg/L)"
+    assert texts_overlap(figure) == []
+
+
+def test_influence_marks_who_moves_a_parameter_and_whose_weights_cannot_tell():
+    shift = np.zeros((20, 2))
+    shift[4, 0], shift[7, 1] = 1.5, -0.8
+    influence = xr.Dataset(
+        {"shift": (("subject", "parameter"), shift), "pareto_k": ("subject", np.eye(20)[4])},
+        coords={"subject": [f"S{i}" for i in range(20)], "parameter": ["CL_pop", "V_pop"]},
+        attrs={"good_k": 0.7},
+    )
+    figure = popk.plots.subject_influence(influence)
+    first, second = shown(figure)
+    assert "S4" in [t.get_text() for t in first.texts]
+    assert "S7" in [t.get_text() for t in second.texts]
+    assert first.collections[-1].get_offsets().tolist() == [[4.0, 1.5]]
+
+
+def test_priors_and_posteriors_have_a_panel_a_parameter():
+    random = np.random.default_rng(5)
+    trees = [
+        xr.DataTree.from_dict({group: xr.Dataset({
+            "CL_pop": (("chain", "draw"), random.lognormal(0, s, (1, 400))),
+            "omega_CL": (("chain", "draw"), s * np.abs(random.normal(size=(1, 400)))),
+        })})
+        for group, s in (("prior", 0.5), ("posterior", 0.1))
+    ]  # fmt: skip
+    figure = popk.plots.prior_posterior(*trees)
+    assert [ax.get_title(loc="left") for ax in shown(figure)] == ["CL_pop", "omega_CL"]
+    for ax in shown(figure):
+        at, density = ax.lines[1].get_data()
+        assert np.trapezoid(density, at) == pytest.approx(1, abs=0.05)
+    assert texts_overlap(figure) == []

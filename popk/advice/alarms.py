@@ -112,8 +112,8 @@ def _simulated(
     found = predict(
         twin.model, twin.posterior, whole, seed=seed, new_subjects=True,
         draws=min(count, known["chain"] * known["draw"]),
-    )["posterior_predictive"].dataset  # fmt: skip
-    ipred, level = found["IPRED"].values, found["DV"].values
+    )["posterior_predictive"]  # fmt: skip
+    ipred, level = np.asarray(found["IPRED"]), np.asarray(found["DV"])
     frame = whole.host.frame
     place = frame["EVID"].eq(0).cumsum().to_numpy() - 1
     course = Course(grid.time, grid.weight, ipred[:, place[points]])

@@ -52,21 +52,20 @@ class Dose:
         columns = [
             c for c in ("dose", "exact", "held", "attained", "harm", "loss") if c in self.table
         ]
-        shown: Any = self.table[columns]
-        table = shown.to_string(float_format=lambda x: f"{x:.4g}", na_rep="")
+        write: Any = lambda x: f"{x:.4g}"  # noqa: E731  # pandas declares a text and takes a function
+        table = self.table[columns].to_string(float_format=write, na_rep="")
         warned = [f"Warning: {text}" for text in self.warnings]
         return "\n".join([named(self.regimens, self.units), table, *self.texts, *warned, DECIDES])
 
 
-@dataclasses.dataclass(frozen=True)
-class _Form:
+class _Form(NamedTuple):
     """How doses are given, whatever their size."""
 
     duration: float | None
     rate: float | None
     compartment: int
     start: float | None
-    count: int
+    doses: int
 
     def regimen(self, twin: Twin, dose: float, interval: float | None, count: int) -> Regimen:
         start = next_dose_of(twin, interval) if self.start is None else self.start
@@ -249,7 +248,7 @@ def _best(
     outputs = outputs_of(aim.target, aim.risk)
     cap, limit = given.cap()
     usual = _usual(twin, cap)
-    count = 1 if at == FIRST else form.count
+    count = 1 if at == FIRST else form.doses
     curves = scaling(
         twin, lambda dose: form.regimen(twin, dose, interval, count), at, outputs, usual
     )

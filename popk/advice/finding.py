@@ -115,8 +115,8 @@ def _at_margin(margin: Callable[[float], float], low: float, high: float) -> flo
     for dose in doses:
         ends.append(margin(float(dose)))
         if (ends[-1] >= 0) != (ends[0] >= 0):
-            edge: Any = brentq(lambda x: margin(float(np.exp(x))), *np.log(doses[len(ends) - 2 : len(ends)]),
-                          xtol=1e-7)  # fmt: skip
+            between = np.log(doses[len(ends) - 2 : len(ends)])
+            edge: Any = brentq(lambda x: margin(float(np.exp(x))), *between, xtol=1e-7)
             return float(np.exp(edge))
     return np.inf
 

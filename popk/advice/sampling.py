@@ -136,11 +136,11 @@ def next_sample(
     ]
     index = pd.Index(wanted, name=f"TIME [{twin.patient.units['TIME']}]")
     table = pd.DataFrame(rows, index=index)
-    few = table["draws"].to_numpy() < _FEW
+    few: Any = table["draws"] < _FEW
     warned = doubts_of(twin)
     if few.any():
         warned += (
-            f"a level at {', '.join(f'{t:g}' for t in wanted[few])} leaves fewer than {_FEW:g} "
+            f"a level at {', '.join(f'{t:g}' for t in wanted[few.to_numpy()])} leaves fewer than {_FEW:g} "
             f"draws: its reduction is only known to be large",
         )
     best = float(wanted[int(np.argmax(table["reduction"].to_numpy()))])

@@ -17,7 +17,7 @@ from popk.inference.compilation import keep_compiled
 from popk.inference.convergence import convergence, population_draws
 from popk.inference.resuming import resumed_fit
 from popk.model.sites import Model
-from popk.reports.page import report
+from popk.reports.report import report
 from popk.runs import (
     RunError,
     checkpoint_beside,

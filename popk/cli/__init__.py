@@ -1,4 +1,4 @@
-"""Who asks from the shell: ``popk check|fit|batch|report|compare|predict|twin|doctor``.
+"""Who asks from the shell: ``popk check|nca|fit|batch|report|compare|predict|twin|doctor``.
 
 Exit codes: 0 done, 2 an input that cannot be used (one clear sentence), 3 a fit that did not converge,
 4 a store of twins that was altered.
@@ -10,6 +10,7 @@ from popk.cli.advice import group as twins  # with what is advised on them
 from popk.cli.fitting import check, fit
 from popk.cli.machine import doctor
 from popk.cli.many import batch
+from popk.cli.noncompartmental import nca
 from popk.cli.using import compare, predict, report
 
 app = typer.Typer(
@@ -17,7 +18,7 @@ app = typer.Typer(
     help="Bayesian population pharmacokinetics: from a trial's records to a posterior, a report and twins.",
 )  # fmt: skip
 
-for command in (check, fit, batch, report, compare, predict, doctor):  # as --help lists them
+for command in (check, nca, fit, batch, report, compare, predict, doctor):  # as --help lists them
     app.command()(command)
 app.add_typer(twins, name="twin")
 

@@ -47,7 +47,7 @@ def recommend(
         opened, person = _twin(memory, patient, run)
         candidates = {text: _regimen(text, person, start) for text in regimen}
         advice = recommended(
-            person, candidates, _target(target), None if risk is None else _target(risk), at=at
+            person, candidates, _target(target), _target(risk) if risk else None, at=at
         )
         typer.echo(advice)
         payload = {

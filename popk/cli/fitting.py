@@ -119,6 +119,7 @@ def fit(
         checkpoint=checkpoint,
         overwrite=overwrite,
         reported=report,
+        quiet=quiet,
     )
     _print_fit(posterior, verdict, out)
     if not verdict.converged:
@@ -127,7 +128,7 @@ def fit(
 
 def _fitted(
     model: Any, trial: Any, out: Path, options: dict[str, Any], *,
-    checkpoint: bool, overwrite: bool, reported: bool,
+    checkpoint: bool, overwrite: bool, reported: bool, quiet: bool,
 ) -> tuple[Any, Any]:  # fmt: skip
     """Return the posterior and the verdict on it, when its run folder is made."""
     from popk.inference.convergence import convergence
@@ -142,13 +143,11 @@ def _fitted(
             else:
                 posterior = sample(model, trial, **options)
         verdict = convergence(posterior)
-        more = {
-            "command": shlex.join(["popk", *sys.argv[1:]]),
-            "convergence": verdict_of(verdict),
-        }
+        posterior.attrs["command"] = shlex.join(["popk", *sys.argv[1:]])
+        more = {"convergence": verdict_of(verdict)}
         write_run(folder, model, posterior, trial, more)
         if reported:
-            write_report(model, posterior, trial, folder / "report.html")
+            write_report(model, posterior, trial, folder / "report.html", progress=not quiet)
     if checkpoint:
         shutil.rmtree(checkpoint_beside(out), ignore_errors=True)
     return posterior, verdict

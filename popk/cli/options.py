@@ -1,5 +1,7 @@
 """What do commands have in common? Options that several take, and how they read and print."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -7,7 +9,7 @@ import typer
 
 # Heavy rooms are imported by the command that needs them, so that --help answers at once.
 
-NOT_CONVERGED = 3
+NOT_CONVERGED, INTERRUPTED = 3, 130
 
 Units = Annotated[
     list[str] | None,
@@ -53,13 +55,22 @@ def trial_from(data: Path, units: Any, columns: Any, covariates: str | None) -> 
     )
 
 
-def write_report(model: Any, posterior: Any, trial: Any, path: Path) -> None:
-    """Write a report, with what it compiles kept for the next."""
-    from popk.inference.compilation import keep_compiled
-    from popk.reports.page import report
+def write_report(model: Any, posterior: Any, trial: Any, path: Path, **options: Any) -> None:
+    """Write a report and say which section is being made; an interruption leaves no half of one."""
+    from popk.reports.report import report
 
-    keep_compiled()
-    report(model, posterior, trial, path)
+    with interruptible():
+        report(model, posterior, trial, path, **options)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Turn an interruption into a sentence and the exit code that shells give it."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        typer.echo(f"popk: {error or 'interrupted'}", err=True)
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def rounded(table: Any) -> Any:

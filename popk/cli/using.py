@@ -12,6 +12,7 @@ from popk.cli.options import (
     Covariates,
     RunFolder,
     Units,
+    interruptible,
     rounded,
     trial_from,
     write_report,
@@ -21,19 +22,45 @@ from popk.cli.options import (
 def report(
     run: RunFolder,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="By default report.html in the run.")
+        Path | None,
+        typer.Option("--out", "-o", help="By default report.html in the run; its suffix says how."),
     ] = None,
+    *,
+    format: Annotated[
+        str, typer.Option("--format", "-f", help="Some of html,pdf,docx,csv (a zip of all tables).")
+    ] = "",
+    without: Annotated[
+        str, typer.Option(help="Sections to leave out, such as sensitivity,prediction.")
+    ] = "",
+    external: Annotated[
+        Path | None, typer.Option(help="Other subjects, to predict without knowing them.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the predictions.")] = 1,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Do not say which section is made.")
+    ] = False,
+    unit: Units = None,
+    column: Columns = None,
+    covariates: Covariates = None,
 ) -> None:
-    """Write the HTML report of a run.
+    """Write the report of a run: a page, PDF, a document, tables.
 
-    Example: popk report runs/theophylline --out theophylline.html
+    Example: popk report runs/theophylline --format html,pdf,docx,csv
     """
+    from popk.reports.report import suffixes
     from popk.runs import open_run
 
     opened = open_run(run)
-    path = out or run / "report.html"
-    write_report(opened.model, opened.posterior, opened.trial, path)
-    typer.echo(path)
+    asked = [f.strip() for f in format.split(",") if f.strip()]
+    first = suffixes(asked)[0] if asked else ".html"
+    path = out or run / f"report{first}"
+    others = trial_from(external, unit, column, covariates) if external else None
+    write_report(
+        opened.model, opened.posterior, opened.trial, path, formats=asked, external=others, seed=seed,
+        without=[w.strip() for w in without.split(",") if w.strip()], progress=not quiet,
+    )  # fmt: skip
+    for written in dict.fromkeys([path, *(path.with_suffix(s) for s in suffixes(asked))]):
+        typer.echo(written)
 
 
 def compare(
@@ -44,10 +71,14 @@ def compare(
     ] = False,
     draws: Annotated[int, typer.Option(help="Posterior draws to use.", min=100)] = 2000,
     seed: Annotated[int, typer.Option()] = 1,
+    report: Annotated[
+        list[Path] | None,
+        typer.Option(help="Also write a report of all of them: a .html, .pdf, .docx or .zip file."),
+    ] = None,
 ) -> None:
     """Compare the models of runs by how well they predict subjects left out, the best first.
 
-    Example: popk compare runs/one runs/two
+    Example: popk compare runs/one runs/two --report compare.html
     """
     from popk.diagnostics.comparison import compare as compared
     from popk.inference.compilation import keep_compiled
@@ -61,6 +92,12 @@ def compare(
     typer.echo(rounded(table).to_string())
     for message in dict.fromkeys(str(one.message) for one in said):
         typer.echo(message, err=True)
+    if report:
+        from popk.reports.compared import comparison
+        from popk.reports.report import write
+
+        with interruptible():
+            typer.echo(write(report, lambda say: comparison(opened, table, say), progress=True))
     if not all(table["converged"]):
         raise typer.Exit(NOT_CONVERGED)
 

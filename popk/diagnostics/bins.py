@@ -42,7 +42,7 @@ def edges_of(time: np.ndarray, bins: Bins, unit: str) -> np.ndarray:
         There are no levels, the edges do not increase, there are too many bins, or one is empty.
     """
     if time.size == 0:
-        raise ValueError("the trial has no level above its limit of quantification")
+        raise ValueError("there is no level above its limit of quantification")
     if bins is None:
         return sampling_times(time)
     if isinstance(bins, int):

@@ -25,9 +25,9 @@ import xarray as xr
 from rich.console import Console
 from rich.progress import track
 
+from popk.diagnostics.levels import limits_of
 from popk.diagnostics.replicates import Replicate, Task, replicates
 from popk.diagnostics.uniformity import adjusted, p_value
-from popk.diagnostics.vpc import limits_of
 from popk.inference.convergence import ConvergenceWarning
 from popk.inference.fit import METHODS, fit
 from popk.model.outcomes import of_kinds

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from popk.diagnostics.kinds import are_levels
-from popk.diagnostics.vpc import same_records
+from popk.diagnostics.levels import same_records
 from popk.model.sites import ModelError
 from popk.priors import fixed
 from popk.residual import (
@@ -20,7 +20,7 @@ from popk.residual import (
 from popk.trial import Trial
 
 
-def predictions(simulated: xr.DataTree, trial: Trial) -> xr.Dataset:
+def predictions(simulated: xr.DataTree, trial: Trial, *, interval: float = 0.9) -> xr.Dataset:
     """Return each quantified level beside its population and individual prediction.
 
     Parameters
@@ -29,19 +29,26 @@ def predictions(simulated: xr.DataTree, trial: Trial) -> xr.Dataset:
         ``popk.predict(model, posterior, trial, seed=...)``, of the same subjects.
     trial : Trial
         The trial that was predicted.
+    interval : float
+        The probability of the equal-tailed intervals of both predictions.
 
     Returns
     -------
     Dataset
-        ``DV``, and the posterior medians ``PRED`` (random effects of 0) and ``IPRED``, all
-        (observation) in the unit of DV, with ID and TIME. Levels that were not measured or are
-        below the limit of quantification are left out, and so are events, categories and counts.
+        ``DV``, and the posterior medians ``PRED`` (random effects of 0) and ``IPRED`` with
+        ``PRED_lower``, ``PRED_upper``, ``IPRED_lower`` and ``IPRED_upper``, all (observation) in the
+        unit of DV, with ID and TIME. Levels that were not measured or are below the limit of
+        quantification are left out, and so are events, categories and counts.
 
     Raises
     ------
     ModelError
         `simulated` is of new subjects or of another trial, or has no levels.
+    ValueError
+        The interval is no probability.
     """
+    if not 0 < interval < 1:
+        raise ValueError(f"interval is {interval}; give a probability such as 0.9")
     if int(simulated.attrs.get("new_subjects", 0)):
         raise ModelError(
             "new subjects were simulated, who have no levels of their own; "
@@ -52,10 +59,14 @@ def predictions(simulated: xr.DataTree, trial: Trial) -> xr.Dataset:
     seen = np.flatnonzero(_seen(simulated, trial))
     chosen = group[["PRED", "IPRED"]].isel(observation=seen)
     result = chosen.median("sample").assign(DV=("observation", np.asarray(o.value)[seen]))
+    ends = {"lower": 0.5 - interval / 2, "upper": 0.5 + interval / 2}
+    for name in ("PRED", "IPRED"):
+        for end, tail in ends.items():
+            result[f"{name}_{end}"] = chosen[name].quantile(tail, "sample").drop_vars("quantile")
     for values in result.data_vars.values():
         values.attrs["units"] = trial.units["DV"]
     result["TIME"].attrs["units"] = trial.units["TIME"]
-    return result
+    return result.assign_attrs(interval=interval)
 
 
 def _seen(simulated: xr.DataTree, trial: Trial) -> np.ndarray:
@@ -64,8 +75,10 @@ def _seen(simulated: xr.DataTree, trial: Trial) -> np.ndarray:
     return np.asarray(o.exact) & are_levels(simulated, trial)
 
 
-def residuals(simulated: xr.DataTree, posterior: xr.DataTree, trial: Trial) -> xr.Dataset:
-    r"""Return each quantified level's individual weighted residual.
+def residuals(
+    simulated: xr.DataTree, posterior: xr.DataTree, trial: Trial, *, interval: float = 0.9
+) -> xr.Dataset:
+    r"""Return each quantified level's individual weighted residual, beside its predictions.
 
     .. math:: \mathrm{IWRES} = (y - f) / s(f)
 
@@ -81,18 +94,29 @@ def residuals(simulated: xr.DataTree, posterior: xr.DataTree, trial: Trial) -> x
         As `popk.fit` returns it.
     trial : Trial
         The trial that was predicted.
+    interval : float
+        The probability of the equal-tailed intervals of both predictions.
 
     Returns
     -------
     Dataset
-        `predictions`, with ``IWRES`` (observation), a pure number.
+        ``IWRES`` (observation), a pure number; ``DV``, and the posterior medians ``PRED`` (random
+        effects of 0) and ``IPRED`` with ``PRED_lower``, ``PRED_upper``, ``IPRED_lower`` and
+        ``IPRED_upper``, in the unit of DV; with ID and TIME. Residuals that expect the random effects
+        rather than being given them are `popk.cwres` and `popk.npde`.
 
     Raises
     ------
     ModelError
         `simulated` does not fit, or the residual error is none of popk's.
+    ValueError
+        The interval is no probability.
+
+    Examples
+    --------
+    >>> popk.residuals(simulated, posterior, trial)["IWRES"].std()  # doctest: +SKIP
     """
-    result = predictions(simulated, trial)
+    result = predictions(simulated, trial, interval=interval)
     group = posterior["posterior"].dataset
     sigmas = {
         str(name).removeprefix("sigma_"): np.median(values)

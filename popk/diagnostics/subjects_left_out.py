@@ -32,7 +32,7 @@ from popk.inference.laplace import subject_layout
 from popk.model.failures import why_not
 from popk.model.sites import Model, ModelError, Sites, describe
 from popk.records.provenance import sha256
-from popk.simulation import posterior_values
+from popk.simulation import posterior_values, spread_evenly
 from popk.trial import Trial
 
 _BATCH = 16  # population draws that are worked on together
@@ -108,14 +108,7 @@ def loso(
     >>> one = popk.loso(model, posterior, trial)  # doctest: +SKIP
     >>> one.elpd_i.sel(subject="3")  # doctest: +SKIP
     """
-    if draws < 100 or individual_draws < 2 or individual_draws % 2:
-        raise ValueError(
-            f"draws is {draws} and individual_draws {individual_draws}; they must be at least 100, and an "
-            f"even number of at least 2"
-        )
-    keep_compiled()
-    sites = _usable(model, trial)
-    _refuse_other_levels(posterior, trial)
+    sites = _ready(model, posterior, trial, draws, individual_draws)
     converged = convergence(posterior).converged
     if not converged:
         _warn("the posterior did not converge, so its elpd cannot be trusted; see popk.convergence")
@@ -143,6 +136,39 @@ def loso(
         "converged": int(converged), "refitted": names if refit else [],
     }  # fmt: skip
     return elpd
+
+
+def likelihoods_of_subjects(
+    model: Model, posterior: xr.DataTree, trial: Trial, asked: tuple[int, int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return log marginal likelihoods [draw, subject], and the posterior draws that they are at [draw].
+
+    Parameters
+    ----------
+    model, posterior, trial
+        See `loso`.
+    asked : tuple of int
+        draws, individual_draws and seed of `loso`.
+    """
+    sites = _ready(model, posterior, trial, *asked[:2])
+    found = _likelihoods(model, trial, sites, asked, posterior, trial.ids)
+    group = posterior["posterior"]
+    return found, spread_evenly(group.sizes["chain"] * group.sizes["draw"], asked[0])
+
+
+def _ready(
+    model: Model, posterior: xr.DataTree, trial: Trial, draws: int, individual_draws: int
+) -> Sites:
+    """Return the model's sites, where subjects can be left out."""
+    if draws < 100 or individual_draws < 2 or individual_draws % 2:
+        raise ValueError(
+            f"draws is {draws} and individual_draws {individual_draws}; they must be at least 100, and an "
+            f"even number of at least 2"
+        )
+    keep_compiled()
+    sites = _usable(model, trial)
+    _refuse_other_levels(posterior, trial)
+    return sites
 
 
 def _warn(says: str) -> None:

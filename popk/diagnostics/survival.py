@@ -17,7 +17,7 @@ import xarray as xr
 from scipy.stats import norm
 
 from popk.diagnostics.kinds import endpoints_of, in_group
-from popk.diagnostics.vpc import MIN_REPLICATES
+from popk.diagnostics.levels import MIN_REPLICATES
 from popk.model.outcomes import of_kinds
 from popk.model.sites import ModelError
 from popk.trial import ASK, Trial

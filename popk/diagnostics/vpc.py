@@ -1,7 +1,7 @@
 r"""Would the model bring forth data like these? The visual predictive check, in numbers.
 
-In each bin of TIME the percentiles of the observed levels are set against the distribution, over
-simulated trials, of the same percentiles of the simulated levels.
+In each bin of TIME, or around each moment, the percentiles of the observed levels are set against the
+distribution, over simulated trials, of the same percentiles of the simulated levels.
 
 References
 ----------
@@ -10,41 +10,40 @@ References
 .. [2] Bergstrand M, Hooker AC, Wallin JE, Karlsson MO (2011). Prediction-corrected visual
    predictive checks for diagnosing nonlinear mixed-effects models. AAPS J 13:143-151.
    doi:10.1208/s12248-011-9255-z
+.. [3] Lavielle M, Bleakley K (2011). Automatic data binning for improved visual diagnosis of
+   pharmacometric models. J Pharmacokinet Pharmacodyn 38:861-871. doi:10.1007/s10928-011-9223-3
+.. [4] Jamsen KM, Patel K, Nieforth K, Kirkpatrick CMJ (2018). A regression approach to visual
+   predictive checks for population pharmacometric models. CPT Pharmacometrics Syst Pharmacol
+   7:678-686. doi:10.1002/psp4.12319
+.. [5] Bergstrand M, Karlsson MO (2009). Handling data below the limit of quantification in mixed
+   effect models. AAPS J 11:371-380. doi:10.1208/s12248-009-9112-5
 """
 
-import warnings
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import xarray as xr
 
-from popk.diagnostics.bins import Bins, edges_of, places
-from popk.diagnostics.kinds import are_levels
-from popk.model.sites import ModelError
+from popk.diagnostics.bins import Bins, edges_of
+from popk.diagnostics.levels import Levels, compared
+from popk.diagnostics.percentiles import Binned, Local, over
+from popk.diagnostics.strata import strata_of
 from popk.trial import Trial
 
-#: With fewer simulated trials an interval of their percentiles means nothing.
-MIN_REPLICATES = 20
+_OF_BINS = ("left", "right", "center", "stratum", "percentile")
 
 
-class _Levels(NamedTuple):
-    """What is compared: measured levels, and simulated ones at the same records.
+class _Asked(NamedTuple):
+    """What a visual predictive check is to show; see `vpc`."""
 
-    Attributes
-    ----------
-    time : Float[ndarray, "observation"]
-    observed : Float[ndarray, "observation"]
-        NaN where the level is below or above a limit of quantification.
-    simulated : Float[ndarray, "sample observation"]
-        NaN where a simulated level would not have been quantified.
-    ids : ndarray of str
-    """
-
-    time: np.ndarray
-    observed: np.ndarray
-    simulated: np.ndarray
-    ids: np.ndarray
+    bins: Bins
+    smooth: float | None
+    percentiles: Sequence[float]
+    interval: float
+    prediction_corrected: bool
+    blq: str
+    unit: str
 
 
 def vpc(
@@ -52,20 +51,25 @@ def vpc(
     trial: Trial,
     *,
     bins: Bins = None,
+    smooth: float | None = None,
     percentiles: Sequence[float] = (5, 50, 95),
     interval: float = 0.9,
     prediction_corrected: bool = False,
+    blq: Literal["omit", "censor"] = "omit",
+    stratify: str | None = None,
 ) -> xr.Dataset:
     r"""Return observed percentiles of the levels in bins of TIME, and what the model says of them.
 
     Levels below the limit of quantification are left out, and so are simulated levels that fall
     below the limit of their record; and the same above an upper limit. Events, categories and
-    counts are no levels. With prediction correction each level is brought to the typical prediction
-    of its bin [2]_,
+    counts are no levels (`vpc_categories`). With prediction correction each level is brought to the
+    typical prediction of its bin [2]_,
 
     .. math:: y^{pc}_{ij} = y_{ij}\,\widetilde{PRED}_{bin} / PRED_{ij}
 
-    which takes out what doses and covariates explain.
+    which takes out what doses and covariates explain. With `smooth` there are no bins: percentiles are
+    those of the levels near each moment, weighted by how near they are, of observed and simulated
+    levels alike [4]_.
 
     Parameters
     ----------
@@ -79,12 +83,22 @@ def vpc(
         sampling times: clusters of TIME, each normal with its own spread, that are most probable by
         the Bayesian information criterion [3]_. Where times form no clusters (the bins would cover
         half of the time), 3 to 12 bins of at least about 20 levels.
+    smooth : float, optional
+        The part of the levels that counts at each moment, such as 0.3; in the place of `bins`. It is
+        meant for times that form no clusters: across a gap between two sampling times it bends from one
+        to the other.
     percentiles : sequence of float
         Increasing, between 0 and 100.
     interval : float
         The probability of the equal-tailed interval of each percentile over simulated trials.
     prediction_corrected : bool
         Whether levels are brought to the typical prediction of their bin.
+    blq : "omit" or "censor"
+        What is done with levels beyond a limit, observed and simulated: they are left out, or stand at
+        their limit, so that a percentile that falls among them is the limit [5]_.
+    stratify : str, optional
+        A covariate, or a column such as DVID or CMT, with at most 8 different values: each has a
+        check of its own.
 
     Returns
     -------
@@ -93,7 +107,11 @@ def vpc(
         simulated trials of the same percentile; coordinates ``center`` (the median TIME of a bin's
         levels), ``left`` and ``right`` of each bin; ``levels`` (bin), how many it has; ``DV``
         (observation), the levels, with ``TIME``, ``ID`` and ``bin_of`` (-1 outside the edges). All
-        levels are in the unit of DV.
+        levels are in the unit of DV. Where the trial has a limit of quantification,
+        ``below_observed``, ``below_median``, ``below_lower`` and ``below_upper`` (bin): the part of all
+        measured levels that are below it. With `smooth` a bin is a moment. With `stratify`, bins and
+        observations of all strata follow one another, ``stratum`` (bin) and ``stratum_of``
+        (observation).
 
     Raises
     ------
@@ -101,7 +119,8 @@ def vpc(
         `simulated` is no simulation of new subjects of this trial, has fewer than 20 draws, or no
         levels.
     ValueError
-        The bins, percentiles or interval cannot be used.
+        The bins, percentiles, interval or options cannot be used, or not together; or there is no such
+        column, or it has too many values.
 
     Examples
     --------
@@ -109,194 +128,156 @@ def vpc(
     ... # doctest: +SKIP
     >>> popk.vpc(simulated, trial)["observed"].sel(percentile=50)  # doctest: +SKIP
     """
-    _check(simulated, trial, percentiles, interval)
-    measured = np.asarray(trial.observations.measured) & are_levels(simulated, trial)
-    levels = _levels(simulated, trial, measured)
-    seen = ~np.isnan(levels.observed)
-    edges = edges_of(levels.time[seen], bins, trial.units["TIME"])
-    place = places(levels.time, edges)
-    if prediction_corrected:
-        typical = simulated["posterior_predictive"].dataset["PRED"].values[:, measured]
-        levels = _corrected(levels, typical, place, len(edges) - 1)
-    found = _percentiles(levels, place, len(edges) - 1, percentiles)
-    tails = [50 - 50 * interval, 50, 50 + 50 * interval]
-    lower, median, upper = _over(found[1], tails, axis=0)
-    values = {"observed": found[0], "median": median, "lower": lower, "upper": upper}
-    result = _dataset(levels, place, edges, values, percentiles)
-    unit = {"units": trial.units["DV"]}
-    if trial.design.concentrations:
-        unit["long_name"] = "Concentration"
-    for name in (*values, "DV"):
-        result[name].attrs = unit
-    for name in ("center", "left", "right", "TIME"):
-        result[name].attrs = {"units": trial.units["TIME"]}
-    result.attrs = {
-        "interval": interval,
-        "replicates": levels.simulated.shape[0],
-        "prediction_corrected": int(prediction_corrected),
-        "levels_left_out": int((~seen | (place < 0)).sum()),
-        "trial": trial.host.name,
-    }
-    return result
+    unit = trial.units["TIME"]
+    asked = _Asked(bins, smooth, percentiles, interval, prediction_corrected, blq, unit)
+    check_percentiles(percentiles, interval)
+    _check(asked)
+    levels = compared(simulated, trial)
+    typical = simulated["posterior_predictive"].dataset["PRED"].values[:, levels.chosen]
+    if stratify is None:
+        result = _checked(levels, typical, asked)
+    else:
+        each = []
+        for name, own in strata_of(trial, stratify, levels.chosen).items():
+            part = _checked(_part(levels, own), typical[:, own], asked)
+            bins_of = ("bin", [name] * part.sizes["bin"])
+            rows_of = ("observation", [name] * part.sizes["observation"])
+            each.append(part.assign_coords(stratum=bins_of, stratum_of=rows_of))
+        result = _joined(each)
+    return _described(result, trial, levels, asked, stratify)
 
 
-def _check(
-    simulated: xr.DataTree, trial: Trial, percentiles: Sequence[float], interval: float
-) -> None:
+def check_percentiles(percentiles: Sequence[float], interval: float) -> None:
+    """Raise ValueError unless percentiles increase and an interval has a probability."""
     if not 0 < interval < 1:
         raise ValueError(f"interval is {interval}; give a probability such as 0.9")
     given = np.asarray(percentiles, dtype=float)
     if given.size == 0 or (np.diff(given) <= 0).any() or given[0] < 0 or given[-1] > 100:
         raise ValueError(f"percentiles are {percentiles}; give increasing numbers from 0 to 100")
-    if "posterior_predictive" not in simulated.children:
-        raise ModelError(
-            "nothing is simulated; give what popk.predict(..., new_subjects=True) returns"
+
+
+def _check(asked: _Asked) -> None:
+    if asked.blq not in ("omit", "censor"):
+        raise ValueError(f"blq is {asked.blq!r}; write 'omit' or 'censor'")
+    if asked.blq == "censor" and asked.prediction_corrected:
+        raise ValueError(
+            "blq='censor' was given with prediction_corrected=True, but a limit that is corrected is no "
+            "limit any more; take one of the two"
         )
-    if not int(simulated.attrs.get("new_subjects", 1)):
-        raise ModelError(
-            "the same subjects were simulated, not new ones, which hides how much people differ; "
-            "call popk.predict with new_subjects=True"
-        )
-    same_records(simulated, trial)
-    replicates = simulated["posterior_predictive"].sizes["sample"]
-    if replicates < MIN_REPLICATES:
-        raise ModelError(
-            f"there are {replicates} simulated trials; predict at least draws={MIN_REPLICATES}"
-        )
+    if asked.smooth is None:
+        return
+    if asked.bins is not None:
+        raise ValueError("bins= and smooth= were both given; take one of the two")
+    if not 0 < asked.smooth <= 1:
+        raise ValueError(f"smooth is {asked.smooth}; give a part of the levels, such as 0.3")
 
 
-def same_records(simulated: xr.DataTree, trial: Trial) -> None:
-    """Raise ModelError unless predictions are of a trial's own records."""
-    group = simulated["posterior_predictive"].dataset
-    o = trial.observations
-    subject, record = np.asarray(o.subject), np.asarray(o.record)
-    same = group.sizes["observation"] == len(subject) and (
-        np.array_equal(group["ID"].values.astype(str), np.asarray(trial.ids)[subject])
-        and np.allclose(group["TIME"].values, np.asarray(trial.time)[subject, record])
-    )
-    if not same:
-        raise ModelError(
-            f"the predictions are of {group.sizes['observation']} records of "
-            f"{simulated.attrs.get('trial', 'a trial')}, the trial {trial.host.name} has "
-            f"{len(subject)} at other times or of other subjects; predict this trial"
-        )
+def _part(levels: Levels, own: np.ndarray) -> Levels:
+    """Return some of the levels."""
+    rest = {n: x[..., own] for n, x in levels._asdict().items() if n != "chosen"}
+    return levels._replace(**rest)
 
 
-def _levels(simulated: xr.DataTree, trial: Trial, measured: np.ndarray) -> _Levels:
-    """Return the levels that count, those that are not known exactly NaN."""
-    o, group = trial.observations, simulated["posterior_predictive"].dataset
-    _refuse_intervals(trial)
-    observed = np.where(o.below | o.above, np.nan, o.value)[measured]
-    drawn = group["DV"].transpose("sample", "observation").values[:, measured]
-    if not np.isfinite(drawn).all():
-        failed = 100 * (1 - np.isfinite(drawn).all(axis=0).mean())
-        raise ModelError(
-            f"the model has no finite prediction of {failed:.3g}% of the levels in some "
-            f"draw; look at these with popk.predict, and tighten vague priors"
-        )
-    low, high = (
-        limits_of(trial, "LLOQ", -np.inf)[measured],
-        limits_of(trial, "ULOQ", np.inf)[measured],
-    )
-    return _Levels(
-        time=group["TIME"].values[measured],
-        observed=observed,
-        simulated=np.where((drawn < low) | (drawn > high), np.nan, drawn),
-        ids=group["ID"].values[measured],
-    )
+def _checked(levels: Levels, typical: np.ndarray, asked: _Asked) -> xr.Dataset:
+    """Return the check of some levels."""
+    inside = (levels.simulated >= levels.low) & (levels.simulated <= levels.high)
+    seen = ~np.isnan(levels.observed)
+    observed, drawn = levels.observed, np.where(inside, levels.simulated, np.nan)
+    counted = seen
+    if asked.blq == "censor":
+        observed = np.where(levels.below, levels.low, np.where(levels.above, levels.high, observed))
+        drawn = np.clip(levels.simulated, levels.low, levels.high)
+        counted = np.ones_like(seen)
+    if asked.smooth is None:
+        edges = edges_of(levels.time[counted], asked.bins, asked.unit)
+        along: Binned | Local = Binned(levels.time, counted, edges)
+    else:
+        edges_of(levels.time[counted], 1, asked.unit)  # refuses no levels at all
+        along = Local(levels.time, counted, asked.smooth)
+    if asked.prediction_corrected:
+        known = np.median(typical, axis=0)
+        observed = observed * _correction(known, along.typical(known))
+        drawn = drawn * _correction(typical, along.typical(typical))
+    values = {"observed": along.percentiles(observed, asked.percentiles)}
+    values |= _summed(along.percentiles(drawn, asked.percentiles), asked.interval)
+    result = _dataset(levels, np.where(seen, observed, np.nan), along, values, asked.percentiles)
+    if np.isfinite(levels.low).any():
+        below = _summed(along.mean((levels.simulated < levels.low) * 1.0), asked.interval)
+        below["observed"] = along.mean(levels.below * 1.0)
+        result = result.assign({f"below_{n}": ("bin", x) for n, x in below.items()})
+    return result
 
 
-def _refuse_intervals(trial: Trial) -> None:
-    """Refuse levels known to lie in an interval that does not begin at 0: they have no percentile."""
-    o = trial.observations
-    inside = np.flatnonzero(o.measured & o.below & o.above & (o.upper > 0))
-    if inside.size:
-        rows = trial.host.frame[trial.host.frame["EVID"].eq(0)].iloc[inside]
-        raise ModelError(
-            f"{len(rows)} levels are known to lie in an interval only, the first on row "
-            f"{rows['ROW'].iloc[0]}; percentiles of them do not exist: set MDV 1 there for a VPC"
-        )
-
-
-def limits_of(trial: Trial, column: str, none: float) -> np.ndarray:
-    """Return each observation's limit of quantification; `none` where there is no limit.
-
-    A record without a limit of its own has the trial's most common one: where only levels below the
-    limit carry it, the others were measured with the same assay.
-    """
-    frame = trial.host.frame
-    rows = frame[frame["EVID"].eq(0)]
-    limit = rows[column].to_numpy()
-    if column == "ULOQ":  # of an interval from 0 it is no upper limit
-        limit = np.where(rows["BLQ"].eq(1), np.nan, limit)
-    own, counts = np.unique(limit[~np.isnan(limit)], return_counts=True)
-    common = own[counts.argmax()] if own.size else none
-    return np.where(np.isnan(limit), common, limit)
-
-
-def _corrected(levels: _Levels, typical: np.ndarray, place: np.ndarray, count: int) -> _Levels:
-    """Return prediction-corrected levels: the observed ones by the median PRED over draws."""
-    observed, simulated = levels.observed.copy(), levels.simulated.copy()
-    known = np.median(typical, axis=0)
-    for i in range(count):
-        inside = place == i
-        observed[inside] *= _correction(known[inside][None])[0]
-        simulated[:, inside] *= _correction(typical[:, inside])
-    return levels._replace(observed=observed, simulated=simulated)
-
-
-def _correction(typical: np.ndarray) -> np.ndarray:
+def _correction(typical: np.ndarray, middle: np.ndarray) -> np.ndarray:
     """Return median PRED over PRED, 1 where nothing is predicted (before the first dose)."""
-    middle = np.median(typical, axis=-1, keepdims=True)
     return np.where(typical > 0, middle / np.where(typical > 0, typical, 1.0), 1.0)
 
 
-def _percentiles(
-    levels: _Levels, place: np.ndarray, count: int, percentiles: Sequence[float]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return percentiles, observed [percentile, bin] and simulated [sample, percentile, bin]."""
-    observed, simulated = [], []
-    for i in range(count):
-        inside = place == i
-        own, drawn = levels.observed[inside], levels.simulated[:, inside]
-        observed.append(_over(own, percentiles, axis=0))
-        simulated.append(_over(drawn, percentiles, axis=1).T)
-    return np.stack(observed, axis=-1), np.stack(simulated, axis=-1)
-
-
-def _over(values: np.ndarray, percentiles: Sequence[float], *, axis: int) -> np.ndarray:
-    """Return percentiles of what is not NaN; NaN where nothing is left."""
-    if not np.isnan(values).any():  # by far the faster function
-        return np.percentile(values, percentiles, axis=axis)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
-        return np.nanpercentile(values, percentiles, axis=axis)
+def _summed(found: np.ndarray, interval: float) -> dict[str, np.ndarray]:
+    """Return median and interval over the last axis, simulated trials."""
+    tails = [50 - 50 * interval, 50, 50 + 50 * interval]
+    return dict(zip(("lower", "median", "upper"), over(found, tails, axis=-1), strict=True))
 
 
 def _dataset(
-    levels: _Levels,
-    place: np.ndarray,
-    edges: np.ndarray,
-    values: dict[str, np.ndarray],
+    levels: Levels, observed: np.ndarray, along: Binned | Local, values: dict[str, np.ndarray],
     percentiles: Sequence[float],
-) -> xr.Dataset:
-    shown = ~np.isnan(levels.observed)
-    inside = [place[shown] == i for i in range(len(edges) - 1)]
-    time = levels.time[shown]
+) -> xr.Dataset:  # fmt: skip
+    shown = ~np.isnan(observed)
     return xr.Dataset(
         {
             **{name: (("percentile", "bin"), array) for name, array in values.items()},
-            "levels": ("bin", np.array([own.sum() for own in inside])),
-            "DV": ("observation", levels.observed[shown]),
+            "levels": ("bin", along.levels),
+            "DV": ("observation", observed[shown]),
         },
         coords={
             "percentile": np.asarray(percentiles, dtype=float),
-            "bin": np.arange(len(edges) - 1),
-            "left": ("bin", edges[:-1]),
-            "right": ("bin", edges[1:]),
-            "center": ("bin", np.array([np.median(time[own]) for own in inside])),
+            "bin": np.arange(len(along.left)),
+            "left": ("bin", along.left),
+            "right": ("bin", along.right),
+            "center": ("bin", along.center),
             "ID": ("observation", levels.ids[shown]),
-            "TIME": ("observation", time),
-            "bin_of": ("observation", place[shown]),
+            "TIME": ("observation", levels.time[shown]),
+            "bin_of": ("observation", along.place[shown]),
         },
     )
+
+
+def _joined(each: list[xr.Dataset]) -> xr.Dataset:
+    """Return checks of strata one after another; `bin_of` counts on."""
+    begin, shifted = 0, []
+    for one in each:
+        place = one["bin_of"].values
+        one = one.assign_coords(bin_of=("observation", np.where(place < 0, -1, place + begin)))
+        shifted.append(one.drop_vars("bin"))
+        begin += one.sizes["bin"]
+    rows = xr.concat(
+        [one[["DV"]].drop_vars(_OF_BINS, errors="ignore") for one in shifted], "observation"
+    )
+    rest = [one.drop_dims("observation") for one in shifted]
+    joined = xr.concat(rest, "bin", data_vars="minimal").merge(rows)
+    return joined.assign_coords(bin=np.arange(begin))
+
+
+def _described(
+    result: xr.Dataset, trial: Trial, levels: Levels, asked: _Asked, stratify: str | None
+) -> xr.Dataset:
+    """Return a check with units and how it was made."""
+    unit = {"units": trial.units["DV"]}
+    if trial.design.concentrations:
+        unit["long_name"] = "Concentration"
+    for name in ("observed", "median", "lower", "upper", "DV"):
+        result[name].attrs = unit
+    for name in ("center", "left", "right", "TIME"):
+        result[name].attrs = {"units": trial.units["TIME"]}
+    result.attrs = {
+        "interval": asked.interval,
+        "replicates": levels.simulated.shape[0],
+        "prediction_corrected": int(asked.prediction_corrected),
+        "levels_left_out": len(levels.time) - int((result["bin_of"] >= 0).sum()),
+        "trial": trial.host.name,
+        "blq": asked.blq,
+        "smooth": asked.smooth or 0.0,
+        "stratify": stratify or "",
+    }
+    return result

@@ -6,6 +6,7 @@ References
 """
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -98,13 +99,15 @@ def schedule(warmup: int, *, informed: bool) -> list[int]:
     """Return the stage of each step: step size always, then doubling windows for the metric.
 
     About as in Stan: 15% to find the typical set, then windows, then the step size alone. Who begins
-    near the typical set and knows the metric about has a long first window at once.
+    near the typical set and knows the metric about has a long first window at once, and is asked more
+    often whether it is done. Windows begin and end with a call of the compiled program.
     """
     first, size = (0, 3 * CHUNK) if informed else (math.ceil(0.15 * warmup), CHUNK)
     last = warmup - min(FINAL, math.ceil(0.1 * warmup))
+    first, last = first // CHUNK * CHUNK, last // CHUNK * CHUNK
     stages = [ADAPT | (COLLECT if first <= i < last else 0) for i in range(warmup)]
     while first < last:
-        close = first + size if first + 3 * size <= last else last
+        close = first + size if first + (2 if informed else 3) * size <= last else last
         stages[close - 1] |= UPDATE
         first, size = close, 2 * size
     return stages
@@ -160,6 +163,20 @@ def collected(plan: Layout, moments: Moments, position: Float[Array, "c d"]) -> 
         moments.mean + shift * added / count,
         moments.population + common.T @ common,
         moments.individual + jnp.einsum("csi,csj->sij", each, each),
+    )
+
+
+def merged(plan: Layout, parts: Sequence[Moments]) -> Moments:
+    """Return the moments of all draws from those of some and of the others (Chan's update)."""
+    count = sum((part.n for part in parts), jnp.zeros(()))
+    mean = sum(part.n * part.mean for part in parts) / count
+    spread = [jnp.sqrt(part.n) * (part.mean - mean) for part in parts]
+    common, each = jax.vmap(plan.blocks)(jnp.stack(spread))
+    return Moments(
+        count,
+        mean,
+        sum(part.population for part in parts) + common.T @ common,
+        sum(part.individual for part in parts) + jnp.einsum("csi,csj->sij", each, each),
     )
 
 

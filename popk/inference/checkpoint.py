@@ -113,13 +113,14 @@ class Checkpoint:
             said = json.loads(str(stored["said"]))
             self._refuse_strangers(said["identity"])
             leaves = [jnp.asarray(stored[f"carry_{i}"]) for i in range(said["leaves"])]
-            carry = jax.tree.unflatten(jax.tree.structure(_CARRY), leaves)
+            carries = (_CARRY,) * (len(leaves) // jax.tree.structure(_CARRY).num_leaves)
+            carries = jax.tree.unflatten(jax.tree.structure(carries), leaves)
             window = Sampled(*(stored[f"window_{n}"] for n in Sampled._fields))
             centering = [jnp.asarray(stored[n]) for n in ("fraction", "scale") if n in stored]
             stages = stored["stages"]
         parts = tuple(self._part(i) for i in range(said["parts"]))
         self.parts, self.draws = len(parts), len(parts)
-        run = Run(carry, stages, said["done"], window, parts)
+        run = Run(carries, stages, said["done"], window, parts)
         return Kept(run, Centering(*centering) if centering else None, said["notes"])
 
     def keep(
@@ -155,7 +156,7 @@ class Checkpoint:
             joined = {n: np.concatenate(f) for n, f in zip(Sampled._fields, fields, strict=True)}
             _save(self._file(parts), joined)
             parts += 1
-        leaves = jax.tree.leaves(run.carry)
+        leaves = jax.tree.leaves(run.carries)
         said = {
             "identity": self.identity, "leaves": len(leaves), "parts": parts, "done": run.done,
             "notes": dict(notes),

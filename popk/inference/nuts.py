@@ -1,8 +1,13 @@
-"""The No-U-Turn sampler: all chains in one compiled program that takes the data as an argument.
+"""The No-U-Turn sampler: chains in a compiled program that takes the data as an argument.
 
 Chains share a step size and a metric, learned from all of them during warm-up: dense for the
 population parameters, and one dense block for each subject. The warm-up ends when a window of it says
 nothing new: chains agree, and the metric fits what they saw.
+
+In a small trial all chains advance together, vectorized: the longest trajectory of a step makes the
+others wait, which costs less than what is won. In a larger one each chain has a thread of its own, and
+they wait for one another after `CHUNK` steps. Which of the two it is depends on the trial alone, so
+that draws are the same on any number of cores.
 
 References
 ----------
@@ -12,6 +17,7 @@ References
 """
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -35,6 +41,7 @@ from popk.inference.adaptation import (
     StepSize,
     averaged,
     collected,
+    merged,
     no_moments,
     schedule,
     settled,
@@ -49,6 +56,8 @@ from popk.variability import Centering
 #: Acceptance rates to adapt the step size to: at first, and where one in `OFTEN` transitions diverged.
 BOLD, CAREFUL = 0.9, 0.97
 OFTEN = 100
+#: Chains of a trial with fewer records than this, those that only fill up included, are vectorized.
+FEW = 512
 
 
 class Target(NamedTuple):
@@ -69,7 +78,8 @@ class Settings(NamedTuple):
     """What a sampling run is asked for.
 
     `warmup` is the most that the warm-up may take. A `target_accept` of None is 0.9, and 0.97 after a
-    window of the warm-up in whose second half more than one transition in 100 diverged.
+    window of the warm-up in whose second half more than one transition in 100 diverged. `threads` are
+    those that the chains are dealt out to, as many to each.
     """
 
     chains: int
@@ -77,6 +87,7 @@ class Settings(NamedTuple):
     draws: int
     target_accept: float | None
     max_depth: int
+    threads: int = 1
 
 
 class State(NamedTuple):
@@ -88,7 +99,7 @@ class State(NamedTuple):
 
 
 class Carry(NamedTuple):
-    """Everything that one step of all chains needs from the one before."""
+    """Everything that one step of the chains of a thread needs from the one before."""
 
     state: State
     metric: Metric
@@ -116,7 +127,8 @@ class Run(NamedTuple):
 
     Attributes
     ----------
-    carry : Carry
+    carries : tuple of Carry
+        One for each thread.
     stages : Int[ndarray, "warmup"]
         What each step of the warm-up does beside sampling.
     done : int
@@ -127,7 +139,7 @@ class Run(NamedTuple):
         Those after the warm-up.
     """
 
-    carry: Carry
+    carries: tuple[Carry, ...]
     stages: np.ndarray
     done: int
     window: Sampled
@@ -137,6 +149,13 @@ class Run(NamedTuple):
     def divergences(self) -> int:
         """Return how many of the transitions kept diverged."""
         return sum(int(part.diverging.sum()) for part in self.kept)
+
+
+def threads_for(trial: Trial, chains: int) -> int:
+    """Return how many threads the chains are dealt out to: one, unless the trial is large."""
+    if jax.default_backend() != "cpu" or trial.n_subjects * trial.n_records < FEW:
+        return 1
+    return max(n for n in range(1, 9) if chains % n == 0)
 
 
 def first(carry: Carry, settings: Settings) -> Run:
@@ -150,9 +169,13 @@ def first(carry: Carry, settings: Settings) -> Run:
     """
     stages = schedule(settings.warmup, informed=float(carry.expected.population) > STAN)
     chains, size = carry.state.position.shape
+    parts = [
+        State(*x) for x in zip(*(jnp.split(x, settings.threads) for x in carry.state), strict=True)
+    ]
+    carries = tuple(carry._replace(state=part) for part in parts)
     empty = Sampled(np.empty((0, chains, size)), *[np.empty((0, chains))] * 7)
     empty = empty._replace(diverging=np.empty((0, chains), dtype=bool))
-    return Run(carry, np.asarray(stages, dtype=np.int32), 0, empty, ())
+    return Run(carries, np.asarray(stages, dtype=np.int32), 0, empty, ())
 
 
 def sample(
@@ -180,28 +203,54 @@ def sample(
     after : Callable
         Called many times with the run, and of how many steps it will be.
     """
-    while run.done < len(run.stages) + settings.draws:
-        run = _further(model, plan, target, run, key, settings)
-        after(run, len(run.stages) + settings.draws)
+    advance = partial(_advance, model, plan, settings.max_depth)
+    if len(run.carries) > 1:  # compiled ahead of time: a thread traces nothing
+        steps = (key, run.done, np.zeros(CHUNK, dtype=np.int32))
+        advance = _advance.lower(
+            model, plan, settings.max_depth, target, run.carries[0], steps
+        ).compile()
+    with ThreadPoolExecutor(len(run.carries)) as pool:
+        while run.done < len(run.stages) + settings.draws:
+            run = _further(
+                partial(_abreast, pool, partial(advance, target), key), plan, run, settings
+            )
+            after(run, len(run.stages) + settings.draws)
     return jax.tree.map(lambda x: x[: settings.draws], _joined(run.kept))
 
 
-def _further(
-    model: Model, plan: Layout, target: Target, run: Run, key: Any, settings: Settings
-) -> Run:
+def _abreast(
+    pool: ThreadPoolExecutor, advance: Callable, key: Any, run: Run, stages: np.ndarray
+) -> tuple[list[Carry], Sampled]:
+    """Return the carries and the draws of all chains after some steps of all threads."""
+    if len(run.carries) == 1:
+        carry, drawn = advance(run.carries[0], (key, run.done, stages))
+        return [carry], jax.tree.map(np.asarray, drawn)
+    keys = [jax.random.fold_in(key, thread) for thread in range(len(run.carries))]
+    calls = [
+        pool.submit(advance, carry, (key, run.done, stages))
+        for carry, key in zip(run.carries, keys, strict=True)
+    ]
+    carries, drawn = zip(*(call.result() for call in calls), strict=True)
+    return list(carries), jax.tree.map(lambda *x: np.concatenate(x, axis=1), *drawn)
+
+
+def _further(advance: Callable, plan: Layout, run: Run, settings: Settings) -> Run:
     """Return a run after one more call of the compiled program."""
-    carry, stages, done, window, kept = run
+    _, stages, done, window, kept = run
     ahead = np.zeros(CHUNK, dtype=np.int32)
     ahead[: len(stages[done : done + CHUNK])] = stages[done : done + CHUNK]
-    before = carry.metric
-    carry, drawn = _advance(model, plan, settings.max_depth, target, carry, (key, done, ahead))
+    carries, drawn = advance(run, ahead)
     done += CHUNK
-    drawn = jax.tree.map(np.asarray, drawn)
     window = _joined((window, _where(drawn, (ahead & COLLECT) > 0)))
-    if (ahead & UPDATE).any():
+    if len(carries) > 1 and (ahead & ADAPT).any():
+        step = jax.tree.map(lambda *x: sum(x) / len(x), *(c.step for c in carries))
+        carries = [carry._replace(step=step) for carry in carries]
+    if ahead[-1] & UPDATE:
         late = window.diverging[len(window.lp) // 2 :]  # the step size was still sought before
+        before = run.carries[0].metric
+        carries = _renewed(plan, carries)
         if OFTEN * late.sum() > late.size and settings.target_accept is None:
-            carry = carry._replace(accept=jnp.full_like(carry.accept, CAREFUL))
+            carries = [c._replace(accept=jnp.full_like(c.accept, CAREFUL)) for c in carries]
         elif done < len(stages) and settled(plan, before, window.position, window.lp):
             stages = np.append(
                 stages[:done], np.full(min(FINAL, len(stages) - done), ADAPT, np.int32)
@@ -209,7 +258,7 @@ def _further(
         window = _where(window, np.zeros(len(window.lp), dtype=bool))
     if done > len(stages):
         kept = (*kept, _where(drawn, np.arange(done - CHUNK, done) >= len(stages)))
-    return Run(carry, stages, done, window, kept)
+    return Run(tuple(carries), stages, done, window, kept)
 
 
 def _where(drawn: Sampled, steps: np.ndarray) -> Sampled:
@@ -269,7 +318,7 @@ def _each(plan: Layout, block: Float[Array, "k k"]) -> Float[Array, "s k k"]:
 
 @partial(jax.jit, static_argnames=("model", "plan", "max_depth"))
 def _advance(model, plan, max_depth, target, carry, steps):
-    """Return the carry and the draws after some steps of all chains."""
+    """Return the carry and the draws after some steps of the chains of a thread."""
     one_chain = partial(_stepped, (model, plan, target), max_depth)
     key, first, stages = steps
 
@@ -284,12 +333,7 @@ def _advance(model, plan, max_depth, target, carry, steps):
         accepted = jnp.nan_to_num(info.acceptance_rate)
         size = _choose(adapting, averaged(size, target_accept - accepted.mean()), size)
         moments = _choose((stage & COLLECT) > 0, collected(plan, moments, state.position), moments)
-        carry = jax.lax.cond(
-            (stage & UPDATE) > 0,
-            _renewed,
-            lambda c: c,
-            Carry(state, metric, moments, size, expected, target_accept),
-        )
+        carry = Carry(state, metric, moments, size, expected, target_accept)
         drawn = Sampled(
             state.position,
             state.lp,
@@ -331,10 +375,11 @@ def _choose(condition, yes, no):
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
 
 
-def _renewed(carry: Carry) -> Carry:
-    """Return the carry with the metric of the window that ends."""
-    return carry._replace(
-        metric=updated(carry.moments, carry.expected),
-        moments=no_moments(carry.metric, carry.moments.mean),
-        step=step_size(carry.step.log),
-    )
+@partial(jax.jit, static_argnames="plan")
+def _renewed(plan: Layout, carries: Sequence[Carry]) -> list[Carry]:
+    """Return the carries with the metric of the window that ends."""
+    first = carries[0]
+    metric = updated(merged(plan, [carry.moments for carry in carries]), first.expected)
+    moments = no_moments(first.metric, first.moments.mean)
+    size = step_size(first.step.log)
+    return [carry._replace(metric=metric, moments=moments, step=size) for carry in carries]

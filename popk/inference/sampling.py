@@ -23,7 +23,8 @@ def draw(
     checkpoint: str | Path | None,
 ) -> Draws:  # fmt: skip
     """Return the draws of NUTS; the options are those of `popk.fit`."""
-    settings = nuts.Settings(chains, warmup, draws, target_accept, max_depth)
+    threads = nuts.threads_for(problem.trial, chains)
+    settings = nuts.Settings(chains, warmup, draws, target_accept, max_depth, threads)
     key_start, key_sample = jax.random.split(jax.random.key(seed))
     disk = None
     if checkpoint is not None:

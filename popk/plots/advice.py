@@ -79,7 +79,7 @@ def _probabilities(ax: Any, found: Advice, names: list[str]) -> None:
 
 def _bands(axes: Any, found: Advice, names: list[str]) -> None:
     units, risk = found.units, found.risk
-    top = max(float(found.curves[n]["high"].to_numpy().max()) for n in names)
+    top = max(float(np.max(found.curves[n]["high"])) for n in names)
     limit = risk.low if risk is not None and risk.quantity in _BAND else None
     top = 1.05 * max(top, limit or 0.0)
     for ax, name in zip(axes, names, strict=True):

@@ -222,7 +222,7 @@ def _ends(values: np.ndarray, *, log: bool) -> tuple[float, float]:
 
 
 def residuals(simulated: xr.DataTree, posterior: xr.DataTree, trial: Trial) -> Figure:
-    """Return individual weighted residuals against time and against IPRED.
+    """Return individual weighted residuals against time and IPRED, and their size against IPRED.
 
     Parameters
     ----------
@@ -236,7 +236,9 @@ def residuals(simulated: xr.DataTree, posterior: xr.DataTree, trial: Trial) -> F
     Returns
     -------
     Figure
-        Lines at 0 and at 1.96 sd, between which 95% of the residuals of a right model lie.
+        Lines at 0 and at 1.96 sd, between which 95% of the residuals of a right model lie. On the
+        right, the absolute residuals: a trend shows an error that grows otherwise with the prediction
+        than the model says; the mean of normal ones is 0.80 sd.
 
     Raises
     ------
@@ -245,19 +247,29 @@ def residuals(simulated: xr.DataTree, posterior: xr.DataTree, trial: Trial) -> F
     """
     data = weighted(simulated, posterior, trial)
     data = data.isel(observation=np.isfinite(data["IWRES"].values))
-    picture, axes = panels(1, 2, (9, 3.4), sharey=True)
+    picture, axes = panels(1, 3, (9, 3.2))
     y = data["IWRES"].values
-    for ax, name in zip(axes.flat, ("TIME", "IPRED"), strict=True):
+    for ax, name in zip(axes.flat, ("TIME", "IPRED"), strict=False):
         x = data[name].values
         ax.axhline(0, color=INK, lw=0.7)
         for side, text in ((-1.96, "_"), (1.96, "±1.96 sd")):
             ax.axhline(side, color=MUTED, lw=0.9, ls=(0, (4, 2)), label=text)
         ax.scatter(x, y, rasterized=x.size > MANY, label="observed", **POINTS)
         ax.plot(*trend(x, y), color=VERMILLION, lw=1.4, label="local trend")
-        kind = {"TIME": "Time", "IPRED": "Individual prediction IPRED"}[name]
+        kind = {"TIME": "Time", "IPRED": "IPRED"}[name]
         unit = trial.units["TIME" if name == "TIME" else "DV"]
         labels(ax, with_unit(kind, unit), "IWRES (sd)")
-        ax.label_outer()
-    axes[0, 0].set_ylim(-1.1 * max(3.0, abs(y).max()), 1.1 * max(3.0, abs(y).max()))
-    legend(picture, axes[0, 0], 3)
+    reach = 1.1 * max(3.0, abs(y).max())
+    for ax in axes.flat[:2]:
+        ax.set_ylim(-reach, reach)
+    size, x = axes[0, 2], data["IPRED"].values
+    size.axhline(
+        math.sqrt(2 / math.pi), color=MUTED, lw=0.9, ls=(0, (1, 1.5)), label="mean of a right model"
+    )
+    size.axhline(1.96, color=MUTED, lw=0.9, ls=(0, (4, 2)))
+    size.scatter(x, abs(y), rasterized=x.size > MANY, **POINTS)
+    size.plot(*trend(x, abs(y)), color=VERMILLION, lw=1.4)
+    size.set_ylim(0, reach)
+    labels(size, with_unit("IPRED", trial.units["DV"]), "|IWRES| (sd)")
+    legend(picture, (axes[0, 0], size), 4)
     return picture

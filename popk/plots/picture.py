@@ -9,6 +9,7 @@ References
 
 import io
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -77,9 +78,14 @@ def labels(ax: Axes, x: str, y: str) -> None:
     ax.set_ylabel(y, fontsize=NORMAL, color=INK)
 
 
-def legend(picture: Figure, source: Axes, columns: int) -> None:
-    """Put one legend for all panels above them."""
-    handles, names = source.get_legend_handles_labels()
+def legend(picture: Figure, source: Axes | Sequence[Axes], columns: int) -> None:
+    """Put one legend for all panels above them, of what some of them name."""
+    named = {}
+    for ax in [source] if isinstance(source, Axes) else source:
+        named |= {
+            n: h for h, n in zip(*ax.get_legend_handles_labels(), strict=True) if n not in named
+        }
+    handles, names = list(named.values()), list(named)
     place: Any = "outside upper center" if picture.get_layout_engine() else "upper center"
     picture.legend(
         handles, names, loc=place, ncols=columns, frameon=False, fontsize=SMALL,

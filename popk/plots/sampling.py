@@ -38,9 +38,8 @@ def trace(posterior: xr.DataTree) -> Figure:
     data = data.assign_coords(
         chain=np.arange(data.sizes["chain"]), draw=np.arange(data.sizes["draw"])
     )
-    tree = xr.DataTree.from_dict(
-        {"posterior": data, "sample_stats": posterior["sample_stats"].dataset}
-    )
+    stats = posterior["sample_stats"].dataset if "sample_stats" in posterior else xr.Dataset()
+    tree = xr.DataTree.from_dict({"posterior": data, "sample_stats": stats})
     az.plot_trace(
         tree,
         plot_collection=_collection(picture, data, dict(zip(names, axes.flat, strict=False)),

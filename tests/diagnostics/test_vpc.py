@@ -258,3 +258,141 @@ def test_the_model_s_own_predictions_make_a_check(
     middle = check.sel(percentile=50)
     inside = (middle["lower"] <= middle["observed"]) & (middle["observed"] <= middle["upper"])
     assert int(inside.sum()) >= 9
+
+
+# Without bins
+
+
+def test_without_bins_percentiles_are_those_of_weighted_levels(trial, levels, drawn):
+    check = popk.vpc(predictions_of(trial, drawn), trial, smooth=0.5, percentiles=(20, 50))
+    time = np.tile(NOMINAL, 20)
+    for place in (0, 30, -1):
+        at = float(check["center"][place])
+        distance = np.abs(time - at)
+        reach = max(np.sort(distance)[59], 1e-3 * 23.5)
+        weight = np.clip(1 - (distance / (1.0001 * reach)) ** 3, 0, None) ** 3
+        for p in (20, 50):
+            cell = check.sel(percentile=p).isel(bin=place)
+            each = [weighted_percentile(one, weight, p) for one in (levels.ravel(), *drawn)]
+            assert float(cell["observed"]) == pytest.approx(each[0])
+            assert float(cell["median"]) == pytest.approx(np.median(each[1:]))
+            assert float(cell["upper"]) == pytest.approx(np.quantile(each[1:], 0.95))
+
+
+def weighted_percentile(values, weight, percentile):
+    """Return the place where the cumulative weight, counted to each value's middle, is a percentage."""
+    pairs = sorted((v, w) for v, w in zip(values, weight, strict=True) if w > 0)
+    total, before, places = sum(w for _, w in pairs), 0.0, []
+    for _, w in pairs:
+        places.append(100 * (before + w / 2) / total)
+        before += w
+    return np.interp(percentile, places, [v for v, _ in pairs])
+
+
+def test_without_bins_a_level_that_was_not_quantified_has_no_weight(levels, drawn):
+    below = (levels < 2).astype(int)
+    trial = trial_at(np.array(NOMINAL), levels, BLQ=below, LLOQ=np.full(levels.shape, 2.0))
+    check = popk.vpc(predictions_of(trial, drawn), trial, smooth=1.0)
+    assert float(check["observed"].min()) >= 2
+    assert float(check["lower"].min()) >= 2
+
+
+# Below the limit
+
+
+def test_the_part_below_the_limit_is_that_of_each_bin(levels, drawn):
+    below = (levels < 2).astype(int)
+    trial = trial_at(np.array(NOMINAL), levels, BLQ=below, LLOQ=np.full(levels.shape, 2.0))
+    check = popk.vpc(predictions_of(trial, drawn), trial, blq="censor")
+    for b in range(len(NOMINAL)):
+        each = [(one[b::6] < 2).mean() for one in drawn]
+        cell = check.isel(bin=b)
+        assert float(cell["below_observed"]) == below[:, b].mean()
+        assert float(cell["below_median"]) == pytest.approx(np.median(each))
+        assert float(cell["below_upper"]) == pytest.approx(np.quantile(each, 0.95))
+        own = np.maximum(levels[:, b], 2)
+        assert float(cell["observed"].sel(percentile=50)) == pytest.approx(np.median(own))
+        low = [np.quantile(np.maximum(one[b::6], 2), 0.05) for one in drawn]
+        assert float(cell["median"].sel(percentile=5)) == pytest.approx(np.median(low))
+
+
+def test_a_trial_without_a_limit_has_no_part_below_it(trial, drawn):
+    assert "below_observed" not in popk.vpc(predictions_of(trial, drawn), trial)
+
+
+# Strata
+
+
+def test_each_stratum_has_the_check_of_its_own_levels(trial, levels, drawn):
+    frame = trial.to_dataframe()
+    frame["SEX"] = frame["ID"].astype(int) % 2
+    mine = popk.read_nonmem(frame, units={**UNITS, "SEX": "1"}, covariates=("SEX",))
+    check = popk.vpc(predictions_of(mine, drawn), mine, stratify="SEX")
+    assert check["stratum"].values.tolist() == ["SEX 0"] * 6 + ["SEX 1"] * 6
+    odd = [str(i + 1) for i in range(20) if (i + 1) % 2]
+    of_odd = np.repeat([(i + 1) % 2 == 1 for i in range(20)], 6)
+    alone = trial[odd]
+    expected = popk.vpc(predictions_of(alone, drawn[:, of_odd]), alone)
+    for name in ("observed", "lower", "upper"):
+        np.testing.assert_allclose(check[name].values[:, 6:], expected[name].values)
+    own = check.isel(observation=check["stratum_of"].values == "SEX 1")
+    np.testing.assert_array_equal(own["bin_of"], expected["bin_of"] + 6)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"stratify": "SEX"}, "stratify is 'SEX'; give one of DVID, CMT"),
+        ({"smooth": 0.3, "bins": 3}, "take one of the two"),
+        ({"smooth": 30}, "give a part of the levels, such as 0.3"),
+        ({"blq": "censor", "prediction_corrected": True}, "is no limit any more"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(trial, drawn, options, says):
+    with pytest.raises(ValueError, match=says):
+        popk.vpc(predictions_of(trial, drawn), trial, **options)
+
+
+# Categories and counts
+
+
+def outcomes(trial, drawn, name="categories"):
+    tree = predictions_of(trial, drawn.astype(float))
+    tree.attrs["endpoints"] = f'{{"": {{"name": "{name}", "kinds": [[0, 0]]}}}}'
+    return tree
+
+
+def test_the_part_of_each_category_is_that_of_each_bin():
+    random = np.random.default_rng(7)
+    seen, drawn = random.integers(0, 3, (20, 6)), random.integers(0, 3, (60, 120))
+    trial = trial_at(np.array(NOMINAL), seen.astype(float))
+    check = popk.vpc_categories(outcomes(trial, drawn), trial, interval=0.8)
+    assert check["category"].values.tolist() == ["0", "1", "2"]
+    for b in range(6):
+        for c in range(3):
+            each = [(one[b::6] == c).mean() for one in drawn]
+            cell = check.isel(category=c, bin=b)
+            assert float(cell["observed"]) == (seen[:, b] == c).mean()
+            assert float(cell["lower"]) == pytest.approx(np.quantile(each, 0.1))
+            assert float(cell["median"]) == pytest.approx(np.median(each))
+    np.testing.assert_allclose(check["observed"].sum("category"), 1)
+
+
+def test_counts_are_put_into_classes():
+    random = np.random.default_rng(8)
+    seen, drawn = random.poisson(2.0, (20, 6)), random.poisson(2.0, (60, 120))
+    trial = trial_at(np.array(NOMINAL), seen.astype(float))
+    tree = outcomes(trial, drawn, "counts")
+    check = popk.vpc_categories(tree, trial, classes=(0, 1, 3))
+    assert check["category"].values.tolist() == ["0", "1 to 2", "3 or more"]
+    assert float(check["observed"][1, 0]) == ((seen[:, 0] == 1) | (seen[:, 0] == 2)).mean()
+    assert popk.vpc_categories(tree, trial)["category"].values.tolist()[-1] == "5 or more"
+    with pytest.raises(ValueError, match=r"classes are \(3, 1\)"):
+        popk.vpc_categories(tree, trial, classes=(3, 1))
+
+
+def test_levels_and_events_have_no_categories(trial, drawn):
+    with pytest.raises(popk.ModelError, match=r"of levels popk\.vpc"):
+        popk.vpc_categories(predictions_of(trial, drawn), trial)
+    with pytest.raises(popk.ModelError, match=r"see popk\.kaplan_meier"):
+        popk.vpc_categories(outcomes(trial, drawn, "events"), trial)

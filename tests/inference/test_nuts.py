@@ -8,6 +8,7 @@ import pytest
 
 from popk.inference import nuts
 from popk.inference.adaptation import (
+    CHUNK,
     Metric,
     averaged,
     collected,
@@ -39,6 +40,34 @@ def sampled(text=TRIAL, seed=1, after=silent):
     target, carry = beginning(text)
     run = nuts.first(carry, SETTINGS)
     return nuts.sample(gaussian, PLAN, target, run, jax.random.key(seed), SETTINGS, after=after)
+
+
+@pytest.mark.parametrize("threads", [2, 4])
+def test_chains_in_threads_of_their_own_sample_the_same_distribution(threads):
+    target, carry = beginning()
+    settings = SETTINGS._replace(threads=threads)
+    drawn = [
+        nuts.sample(
+            gaussian, PLAN, target, nuts.first(carry, settings), jax.random.key(1), settings,
+            after=silent,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    mean, covariance = exact(gaussian_trial())
+    draws = drawn[0].position.reshape(-1, PLAN.size)[:, [0, 3, 4, 5]]  # the mean, and persons' own
+    spread = np.sqrt(np.diag(covariance))
+    np.testing.assert_allclose(draws.mean(0), mean, atol=0.1 * spread.max())
+    np.testing.assert_allclose(draws.std(0), spread, rtol=0.1)
+    assert (drawn[0].step_size == drawn[0].step_size[0, 0]).all()  # one for all chains
+    assert len(np.unique(drawn[0].lp[-1])) == 4
+    jax.tree.map(np.testing.assert_array_equal, *drawn)  # however the threads were scheduled
+
+
+def test_a_small_trial_has_one_thread_and_a_larger_one_a_thread_for_each_chain(
+    theophylline, phenobarbital
+):
+    assert nuts.threads_for(theophylline, 4) == 1
+    assert [nuts.threads_for(phenobarbital, chains) for chains in (1, 4, 6, 64)] == [1, 4, 6, 8]
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +187,7 @@ def test_the_metric_is_learned_in_windows_that_double_and_the_step_size_always()
 
 def test_who_knows_the_metric_about_has_a_long_window_at_once():
     closes = np.flatnonzero(np.asarray(schedule(1000, informed=True)) & 4) + 1
-    assert np.diff([0, *closes]).tolist() == [75, 150, 725]
+    assert np.diff([0, *closes]).tolist() == [75, 150, 300, 425]
 
 
 @pytest.mark.parametrize("warmup", [1, 2, 3, 5, 10, 20, 33, 100, 150, 500, 777])
@@ -167,7 +196,9 @@ def test_the_last_window_ends_before_the_steps_for_the_step_size_alone(warmup):
     assert stage.shape == (warmup,)
     collecting, closes = np.flatnonzero(stage & 2), np.flatnonzero(stage & 4)
     if len(collecting):
-        assert collecting[-1] == closes[-1] == warmup - min(50, -(-warmup // 10)) - 1
+        assert collecting[-1] == closes[-1]
+        assert 0 <= warmup - min(50, -(-warmup // 10)) - 1 - closes[-1] < CHUNK
+    assert not set((closes + 1) % CHUNK) - {0}  # the metric changes between calls of the program
     assert set(closes) <= set(collecting)
 
 

@@ -112,6 +112,7 @@ def test_a_table_is_entered_whole_or_not_at_all(lite, theophylline):
     assert lite.verify().intact
 
 
+@pytest.mark.filterwarnings("ignore:.*count twice")  # the store is told of subject 3 all the same
 def test_a_twin_is_rebuilt_as_it_was_believed_that_day(
     lite, clock, tmp_path, theophylline_model, theophylline_posterior, theophylline
 ):

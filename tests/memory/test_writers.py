@@ -17,6 +17,7 @@ WRITERS = 100
 # brings JAX, so that a process is soon there.
 PROCESS = """
 import json, sys, types
+from concurrent.futures import ThreadPoolExecutor
 sys.modules["popk"] = types.ModuleType("popk")
 sys.modules["popk"].__path__ = [sys.argv[4]]
 from popk.memory.database import Database
@@ -24,18 +25,22 @@ from popk.memory.entries import Draft, now_utc, write
 database = Database(sys.argv[1], create=False, now=now_utc)
 print("ready", flush=True)
 sys.stdin.readline()
-for i in range(int(sys.argv[3])):
-    draft = Draft("note", json.dumps({"writer": int(sys.argv[2]), "n": i}), "A")
-    with database.writing() as (connection, row):
-        (entry,) = write(connection, row, "3", [draft], now_utc)
-    print(entry.sequence, i, flush=True)
+def wrote(thread):
+    for i in range(int(sys.argv[3])):
+        said = {"writer": int(sys.argv[2]), "thread": thread, "n": i}
+        with database.writing() as (connection, row):
+            (entry,) = write(connection, row, "3", [Draft("note", json.dumps(said), "A")], now_utc)
+        sys.stdout.write(f"{entry.sequence} {i}\\n")
+        sys.stdout.flush()
+with ThreadPoolExecutor(int(sys.argv[5])) as pool:
+    list(pool.map(wrote, range(int(sys.argv[5]))))
 """
 
 
-def started(url, writer, times):
+def started(url, writer, times, threads=1):
     """Return a process that writes when it is told to."""
     return subprocess.Popen(
-        [sys.executable, "-c", PROCESS, url, str(writer), str(times), *popk.__path__],
+        [sys.executable, "-c", PROCESS, url, str(writer), str(times), *popk.__path__, str(threads)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
 
@@ -92,7 +97,7 @@ def test_a_killed_writer_loses_nothing_that_it_was_told(url):
             ]
             history = {e.sequence: e.payload for e in store.history("3")}
             for sequence, n in (map(int, line.split()) for line in lines):
-                assert history[sequence] == {"writer": writer, "n": n}
+                assert history[sequence] == {"writer": writer, "thread": 0, "n": n}
             assert len(history) in (
                 done + len(lines),
                 done + len(lines) + 1,
@@ -102,14 +107,15 @@ def test_a_killed_writer_loses_nothing_that_it_was_told(url):
 
 
 @pytest.mark.slow
-def test_a_hundred_processes_lose_nothing(url):
+def test_a_hundred_writers_in_twenty_processes_lose_nothing(url):
     with popk.TwinStore(url) as store:
-        processes = [started(url, i, 1) for i in range(WRITERS)]
+        processes = [started(url, i, 1, threads=5) for i in range(20)]
         for process in processes:
             told(process)
         for process in processes:
             process.communicate(timeout=300)
-        assert {e.payload["writer"] for e in store.history("3")} == set(range(WRITERS))
+        found = {(e.payload["writer"], e.payload["thread"]) for e in store.history("3")}
+        assert len(found) == len(store.history("3")) == WRITERS
         assert store.verify().intact
 
 

@@ -10,20 +10,14 @@ from tests.patients.records import part
 
 
 @pytest.fixture(scope="module")
-def theophylline_posterior(theophylline_others_posterior):
-    """Told that it is of the other eleven: the patient's levels must not count twice."""
-    return theophylline_others_posterior
-
-
-@pytest.fixture(scope="module")
 def patient(theophylline):
     return theophylline["3"]
 
 
 @pytest.fixture(scope="module")
-def newcomer(theophylline_model, theophylline_posterior, patient):
+def newcomer(theophylline_model, theophylline_others_posterior, patient):
     """The twin of subject 3 before any level: only the dose."""
-    return popk.Twin(theophylline_model, theophylline_posterior, part(patient, [1]))
+    return popk.Twin(theophylline_model, theophylline_others_posterior, part(patient, [1]))
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +77,7 @@ def test_forecast_times_keep_their_order_and_may_repeat(twin):
 
 
 def test_a_forecast_at_the_time_of_a_dose_is_the_trough(
-    theophylline_model, theophylline_posterior, twin
+    theophylline_model, theophylline_others_posterior, twin
 ):
     second = pd.DataFrame({"ID": ["3"], "TIME": [24.0], "EVID": [1], "AMT": [320.0], "DV": [np.nan],
                            "WT": [70.5]})  # fmt: skip
@@ -98,8 +92,8 @@ def test_residual_error_widens_a_level_beyond_the_concentration(twin):
     assert float(spread["DV"][0]) > float(spread["IPRED"][0])
 
 
-def test_the_same_seed_gives_the_same_twin(theophylline_model, theophylline_posterior, twin):
-    again = popk.Twin(theophylline_model, theophylline_posterior, twin.patient)
+def test_the_same_seed_gives_the_same_twin(theophylline_model, theophylline_others_posterior, twin):
+    again = popk.Twin(theophylline_model, theophylline_others_posterior, twin.patient)
     np.testing.assert_array_equal(again.parameters["CL"], twin.parameters["CL"])
 
 
@@ -165,9 +159,9 @@ def test_levels_in_another_unit_are_converted(twin, patient):
     )
 
 
-def test_a_twin_is_of_one_patient(theophylline_model, theophylline_posterior, theophylline):
+def test_a_twin_is_of_one_patient(theophylline_model, theophylline_others_posterior, theophylline):
     with pytest.raises(popk.ModelError, match="a twin is of one patient; the trial has 12"):
-        popk.Twin(theophylline_model, theophylline_posterior, theophylline)
+        popk.Twin(theophylline_model, theophylline_others_posterior, theophylline)
 
 
 @pytest.mark.parametrize("times", [[], [np.nan]])
