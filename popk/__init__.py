@@ -97,6 +97,7 @@ if TYPE_CHECKING:
     from popk.patients.cohort import twins
     from popk.patients.doubts import TwinWarning
     from popk.patients.regimen import Regimen
+    from popk.patients.stream import Stream
     from popk.patients.twin import Twin
     from popk.priors import fixed, lognormal, prior, prior_from
     from popk.records.table import DataError
@@ -136,6 +137,7 @@ _ROOMS = {
     "StoreError": "memory.writing",
     "Target": "advice.targets",
     "Trial": "trial",
+    "Stream": "patients.stream",
     "Twin": "patients.twin",
     "TwinStore": "memory.store",
     "TwinWarning": "patients.doubts",
@@ -252,7 +254,7 @@ _ROOMS = {
 __all__ = [
     "Advice", "BatchError", "Convergence", "ConvergenceWarning", "DataError", "Dose",
     "LeftOutWarning", "ModelError", "Regimen", "Rule", "Run", "RunError", "Sampling",
-    "StoreError", "Target", "Trial", "Twin", "TwinStore", "TwinWarning", "UnitError", "Watch",
+    "StoreError", "Stream", "Target", "Trial", "Twin", "TwinStore", "TwinWarning", "UnitError", "Watch",
     "additive_error", "auc", "auc_above", "autocorrelated_error", "average", "binary",
     "box_cox", "box_cox_error", "calibrate", "candidate_effects", "check_gradient",
     "combined_error", "compare", "compare_engines", "concentration", "constant_hazard",

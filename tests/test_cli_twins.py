@@ -21,6 +21,7 @@ def folder(tmp_path_factory, theophylline_model, theophylline_posterior, theophy
     return place
 
 
+@pytest.mark.filterwarnings("ignore:.*count twice")
 def test_a_patient_is_entered_updated_forecast_verified_and_erased(
     capsys, monkeypatch, folder, tmp_path
 ):

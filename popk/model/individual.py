@@ -35,6 +35,7 @@ def individual(
     degrees: dist.Distribution | Fixed | None = None,
     share: Mapping[str, str] | None = None,
     iov: Mapping[str, Sequence[str] | Mapping[str, Prior]] | None = None,
+    drift: Mapping[str, Mapping[str, Prior]] | None = None,
     groups: Mapping[str, Sequence[str] | Mapping[str, Prior]] | None = None,
     levels: Mapping[str, Sequence[float]] | None = None,
     classes: Mixture | None = None,
@@ -48,7 +49,7 @@ def individual(
     with h the logarithm unless `transform` says otherwise. Samples ``omega_CL``, ... (standard
     deviations on the scale of h), ``corr`` and ``eta`` (subject, parameter), and records the
     individual parameters under their own names. With `iov`, samples ``gamma_CL``, ... and ``kappa``
-    (subject, occasion, parameter).
+    (subject, occasion, parameter), with `drift` ``gamma_CL_drift`` and ``kappa_drift``.
 
     Parameters
     ----------
@@ -75,6 +76,12 @@ def individual(
         deviations ``{"OCC": {"CL": 0.3}}``. A new occasion begins where the column changes within a
         subject. A second column is a second level, its sites ``kappa_COLUMN`` and
         ``gamma_CL_COLUMN``.
+    drift : mapping of column to priors, optional
+        A slow random walk from occasion to occasion, ``{"DAY": {"CL": 0.02}}``: the effect of each is
+        that of the one before plus :math:`\gamma \sqrt{\Delta t}\, z`, with z standard normal and
+        :math:`\Delta t` between their first records; the first has none [3]_. The numbers are priors
+        of :math:`\gamma`, per square root of the unit of TIME. What lies ahead drifts on where
+        records (EVID 2) name the occasions to come.
     groups : mapping of column to parameters, optional
         Variability above the subject: ``{"STUDY": ["CL"]}``, or with priors of its standard deviations
         ``{"STUDY": {"CL": 0.3}}``. Samples ``tau_CL_STUDY`` and ``zeta_CL_STUDY`` (STUDY).
@@ -108,6 +115,9 @@ def individual(
     .. [2] Karlsson MO, Sheiner LB (1993). The importance of modeling interoccasion variability in
        population pharmacokinetic analyses. J Pharmacokinet Biopharm 21:735-750.
        doi:10.1007/BF01113502
+    .. [3] Tornøe CW, Overgaard RV, Agersø H, Nielsen HA, Madsen H, Jonsson EN (2005). Stochastic
+       differential equations in NONMEM: implementation, application, and comparison with ordinary
+       differential equations. Pharm Res 22:1247-1258. doi:10.1007/s11095-005-5269-5
     """
     names, share = tuple(typical), dict(share or {})
     if not names:
@@ -132,6 +142,9 @@ def individual(
     for i, (column, varying) in enumerate((iov or {}).items()):
         kappa = _between_occasions(trial, column, varying, forms, first=i == 0)
         further |= {n: further.get(n, 0.0) + kappa[n] for n in kappa}
+    for i, (column, varying) in enumerate((drift or {}).items()):
+        walk = _drifting(trial, column, varying, forms, first=i == 0)
+        further |= {n: further.get(n, 0.0) + walk[n] for n in walk}
     each = {}
     for k, label in enumerate(which):
         effects = {n: eta[:, k : k + 1, i] for i, n in enumerate(own)}
@@ -259,19 +272,68 @@ def _between_occasions(
 ) -> dict[str, Float[Array, "s r"]]:
     """Return the random effect of each record's occasion, for the parameters that have one."""
     own, priors = _varying("iov", column, which, forms)
-    occasion, count = trial.occasions(column)
     suffix = "" if first else f"_{column}"
+    kappa = _by_occasion(trial, column, suffix, own, priors, forms)
+    return _at_records(trial, column, kappa, own)
+
+
+def _drifting(
+    trial: Trial, column: str, which: Any, forms: Mapping[str, Transform], *, first: bool
+) -> dict[str, Float[Array, "s r"]]:
+    """Return the random walk of each parameter that drifts, at each record."""
+    if not isinstance(which, Mapping) or not which:
+        raise ModelError(
+            f"drift of {column} is {which!r}; write drift={{'{column}': {{'CL': 0.02}}}}, the prior of its "
+            f"standard deviation per square root of the unit of TIME"
+        )
+    own, priors = _varying("drift", column, which, forms)
+    suffix = "_drift" if first else f"_drift_{column}"
+    steps = _by_occasion(trial, column, suffix, own, priors, forms)
+    passed = _between_starts(trial, column)
+    walk = jnp.cumsum(jnp.sqrt(passed)[..., None] * steps, axis=1)
+    return _at_records(trial, column, walk, own)
+
+
+def _between_starts(trial: Trial, column: str) -> Float[Array, "s o"]:
+    """Return the time from the first record of the occasion before; 0 of the first, and of none."""
+    occasion, count = trial.occasions(column)
+    time = jnp.broadcast_to(trial.time, occasion.shape)
+    rows = jnp.arange(occasion.shape[0])[:, None]
+    starts = jnp.full((occasion.shape[0], count), jnp.inf).at[rows, occasion].min(time)
+    known = jnp.isfinite(starts[:, 1:])
+    passed = jnp.where(known, jnp.where(known, starts[:, 1:], 0.0) - starts[:, :-1], 0.0)
+    refusing(
+        lambda found: (
+            f"an occasion of {column} begins {found} after the one before: a drift needs occasions on "
+            f"one clock; give TIME without restarts, or take iov="
+        ),
+        passed,
+        passed >= 0,
+    )
+    return jnp.pad(passed, [(0, 0), (1, 0)])
+
+
+def _by_occasion(
+    trial: Trial, column: str, suffix: str, own: tuple[str, ...], priors: Any, forms: Any
+) -> Any:
+    """Return what is sampled for each occasion [subject, occasion, parameter]."""
+    _, count = trial.occasions(column)
     sds = _deviations("gamma", priors, {n: forms[n] for n in own}, suffix)
     with (
         numpyro.plate("subject", trial.n_subjects, dim=-2),
         numpyro.plate(f"occasion{suffix}", count, dim=-1),
     ):
-        kappa: Any = numpyro.sample(
+        return numpyro.sample(
             f"kappa{suffix}",
             dist.Normal(0, sds).to_event(1),
             infer={"typical": 0.0, "iov": own, "column": column},
         )
-    here = jnp.take_along_axis(kappa, occasion[..., None], axis=1)
+
+
+def _at_records(trial: Trial, column: str, effects: Any, own: tuple[str, ...]) -> dict[str, Any]:
+    """Return the effects of each record's occasion."""
+    occasion, _ = trial.occasions(column)
+    here = jnp.take_along_axis(effects, occasion[..., None], axis=1)
     return {n: here[..., i] for i, n in enumerate(own)}
 
 

@@ -50,6 +50,27 @@ def log_prob_at(trace: Mapping[str, Any], value: Any) -> Any:
     return together
 
 
+def foreseen_of(trace: Mapping[str, Any], key: Any) -> Any:
+    """Return levels as they would be measured, each given the measured ones before it [observation].
+
+    Raises
+    ------
+    ValueError
+        A kind of levels depends on more than those of its own kind.
+    """
+    first, *others = [site["fn"] for site in _levels(trace)]
+    for levels in (first, *others):
+        if not hasattr(levels, "sample_next"):
+            raise ValueError(
+                f"{type(levels).__name__} levels cannot be foreseen one by one; use Twin.update"
+            )
+    keys = jax.random.split(key, 1 + len(others))
+    together = first.sample_next(keys[0])
+    for levels, own in zip(others, keys[1:], strict=True):
+        together = jnp.where(levels.own, levels.sample_next(own), together)
+    return together
+
+
 def class_probability_of(trace: Mapping[str, Any]) -> Any:
     """Return the probability of each class of a mixture after all levels [subject, 1, class]."""
     last = [site for site in _levels(trace) if "classes" in site["infer"]][-1]
@@ -74,15 +95,22 @@ class Curvatures(NamedTuple):
 
 def curvatures_of(trace: Mapping[str, Any]) -> Curvatures:
     """Return the predictions of a trace of a model, and what its levels say of each."""
-    each = []
-    for site in _levels(trace):
-        levels = site["fn"]
-        predicted = levels.predictions if "classes" in site["infer"] else levels.ipred
-        predicted = jnp.where(levels.own, predicted, 0.0)
-        each.append((predicted, levels.information(), levels.curvature()))
+    each = [_gauss_newton(site) for site in _levels(trace)]
     return Curvatures(
         *(jnp.concatenate([jnp.ravel(x) for x in part]) for part in zip(*each, strict=True))
     )
+
+
+def _gauss_newton(site: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    levels = site["fn"]
+    if hasattr(levels, "gauss_newton"):
+        predicted, *known = levels.gauss_newton()
+        if predicted.shape != levels.own.shape:  # what does not count is 0 already
+            return predicted, *known
+    else:
+        predicted = levels.predictions if "classes" in site["infer"] else levels.ipred
+        known = levels.information(), levels.curvature()
+    return jnp.where(levels.own, predicted, 0.0), *known
 
 
 def _levels(trace: Mapping[str, Any]) -> list[Any]:

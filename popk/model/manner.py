@@ -60,7 +60,7 @@ def _manner(model: Model, structure: Any, leaves: tuple[Any, ...]) -> Manner:
 
 def _apart(levels: Any) -> bool:
     try:
-        levels.information()
+        levels.gauss_newton() if hasattr(levels, "gauss_newton") else levels.information()
     except ValueError:
         return False
     return True

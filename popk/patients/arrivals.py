@@ -103,8 +103,12 @@ def received(
         _refuse(added, patient, now)
         at = np.arange(arrival, arrival + len(added))
         added = _ranked(added.assign(**{_SEGMENT: segment, _ARRIVAL: at}))
-        for _, row in added[~added[RETRACTED]].iterrows():
-            state = _entered(state, row, newest)
+        told = added[~added[RETRACTED]]
+        if _all_new(told, state):
+            state = _appended(state, told, newest)
+        else:
+            for _, row in told.iterrows():
+                state = _entered(state, row, newest)
         gone = added[added[RETRACTED]]
         withdrawn += list(zip(gone[RECORD], gone[RECORDED_AT], strict=True))
     for name, when in [*withdrawn, *((str(name), np.inf) for name in retract)]:
@@ -129,6 +133,24 @@ def _trial(frame: Any, patient: Trial) -> Trial:
     return patient.replaced(kept)
 
 
+def _all_new(told: Any, state: Ledger) -> bool:
+    """Return whether all records are of ids that were never heard of."""
+    names = told[RECORD]
+    heard = names.isin(state.frame.index) | names.isin(list(state.gone)) | names.duplicated()
+    return not heard.any()
+
+
+def _appended(state: Ledger, told: Any, newest: float) -> Ledger:
+    """Return the ledger after many records, each of which is new."""
+    rows = told.drop(columns=RETRACTED).set_index(RECORD, drop=False)
+    arrived = tuple(
+        Arrival(str(name), float(time), *_kind(float(time), newest))
+        for name, time in zip(told[RECORD], told["TIME"], strict=True)
+    )
+    frame = pd.concat([state.frame, rows])
+    return state._replace(frame=frame, log=state.log + arrived)
+
+
 def _entered(state: Ledger, row: Any, newest: float) -> Ledger:
     """Return the ledger after one record."""
     name, time, when = str(row[RECORD]), float(row["TIME"]), float(row[RECORDED_AT])
@@ -136,9 +158,7 @@ def _entered(state: Ledger, row: Any, newest: float) -> Ledger:
     if name in gone and not when > gone[name]:
         return _logged(state, name, time, "outdated", "it was retracted and stays out")
     if name not in frame.index:
-        kind, says = "new", "it was added"
-        if time < newest:
-            kind, says = "late", f"it was added, though records up to TIME {newest:g} were known"
+        kind, says = _kind(time, newest)
         gone = {n: at for n, at in gone.items() if n != name}
         frame = pd.concat([frame, _row(row, name)])
         return _logged(state._replace(frame=frame, gone=gone), name, time, kind, says)
@@ -154,6 +174,13 @@ def _entered(state: Ledger, row: Any, newest: float) -> Ledger:
     return _logged(
         state._replace(frame=frame), name, time, "corrected", f"it was corrected: {changes}"
     )
+
+
+def _kind(time: float, newest: float) -> tuple[str, str]:
+    """Return what a record is that was not known."""
+    if time < newest:
+        return "late", f"it was added, though records up to TIME {newest:g} were known"
+    return "new", "it was added"
 
 
 def _row(row: Any, name: str) -> Any:

@@ -131,15 +131,22 @@ def individual_equations(fitted: Fitted) -> list[Block]:
     found += _common(source, sites)
     if sites.parameters:
         found.append(Formula(_deviations(sites)))
-    if sites.iov:
+    drifting, varying = _by_occasion(sites)
+    if varying:
         found.append(Formula(r"\kappa_{P,ik} \sim N\left(0,\, \gamma_{P}^{2}\right)"))
+    if drifting:
+        found.append(Formula(
+            r"\delta_{P,ik} \sim N\left(\delta_{P,i,k-1},\, "
+            r"\gamma_{P,\mathrm{drift}}^{2} \Delta t_{ik}\right)"
+        ))  # fmt: skip
     if unread:
         found.append(Words(
             f"TV is the typical value for a subject's covariates; that of {', '.join(unread)} is "
             f"computed in the source below, from {_parts(unread, fitted)}.", quiet=True))  # fmt: skip
     says = "i: subject; η: random effect of a subject, with standard deviation ω"
     says += ", correlations ρ" if "corr" in sites.all else ""
-    says += "; κ: of occasion k, with standard deviation γ" if sites.iov else ""
+    says += "; κ: of occasion k, with standard deviation γ" if varying else ""
+    says += "; δ: random walk over occasions k that begin Δt apart, 0 at first" if drifting else ""
     says += "; a subscript pop marks population values" if sites.parameters else ""
     return [*found, Words(f"{says}.", quiet=True)]
 
@@ -167,13 +174,22 @@ def _parts(names: list[str], fitted: Fitted) -> str:
     return ", ".join(own) or "values that it samples"
 
 
+def _by_occasion(sites: Sites) -> tuple[set[str], set[str]]:
+    """Return the parameters that drift from occasion to occasion, and those that vary between them."""
+    found: tuple[set[str], set[str]] = set(), set()
+    for site, own in sites.iov.items():
+        found[not site.startswith("kappa_drift")].update(own)
+    return found
+
+
 def _person(name: str, typical: str, sites: Sites) -> str:
     """Return one parameter of a person."""
     effect = rf"\eta_{{{name},i}}"
     if name not in sites.parameters:  # it shares the random effect of another
         effect = rf"\mathrm{{share}}_{{{name}}} \cdot \eta_{{i}}"
-    if any(name in own for own in sites.iov.values()):
-        effect += rf" + \kappa_{{{name},ik}}"
+    drifting, varying = _by_occasion(sites)
+    effect += rf" + \kappa_{{{name},ik}}" if name in varying else ""
+    effect += rf" + \delta_{{{name},ik}}" if name in drifting else ""
     for column in sites.levels:
         if f"zeta_{name}_{column}" in sites.all:
             effect += rf" + \zeta_{{{name},\mathrm{{{column}}}}}"

@@ -151,6 +151,16 @@ class Residual(dist.Distribution):
         """Return levels as they would be measured without a limit of quantification."""
         return self.at(self._noise(key, sample_shape + self.batch_shape))
 
+    def sample_next(self, key: Any) -> Level:
+        """Return levels as they would be measured, each by somebody who knows those before it."""
+        if not self.error.autocorrelated:
+            return self.sample(key)
+        counts = self._counts()
+        y = jnp.where(counts, self.observations.value, 1.0)
+        z, width = self._deviates_given_before(self._safe_ipred(), y)
+        g, noise = self.error.transform, jax.random.normal(key, self.batch_shape)
+        return g.inverse(g.forward(y, self._shape) + width * (noise - z), self._shape)
+
     def at(self, noise: Float[Array, "..."]) -> Float[Array, "..."]:
         """Return the levels of some standardized errors."""
         center, spread = self._center_spread(self.ipred)
@@ -194,6 +204,34 @@ class Residual(dist.Distribution):
             observed = jnp.maximum(self.curvature(), 0.0)
             seen = jnp.where(self._inexact(), observed, seen)
         return jnp.where(self._counts(), seen, 0.0)
+
+    def gauss_newton(self) -> tuple[Level, Level, Level]:
+        r"""Return predictions, the expected information on each, and its observed curvature.
+
+        Of autocorrelated errors the predictions are of two kinds, both known once the levels before are:
+        where each level is expected then, and the logarithm of its standard deviation,
+
+        .. math:: g(y_j) \sim N(m_j, w_j^2), \quad
+            m_j = g(f_j) + \rho_j s_j \frac{g(y_{j-1}) - g(f_{j-1})}{s_{j-1}}, \quad
+            w_j = s_j \sqrt{1 - \rho_j^2}
+
+        with the expected information :math:`w_j^{-2}` on the one and 2 on the other.
+        """
+        if not self.error.autocorrelated:
+            return self.ipred, self.information(), self.curvature()
+        counts = self._counts()
+        y = jnp.where(counts, self.observations.value, 1.0)
+        z, width = self._deviates_given_before(self._safe_ipred(), y)
+        expected = self.error.transform.forward(y, self._shape) - width * z
+        precise = width**-2
+        each = (
+            (expected, jnp.log(width)),
+            (precise, jnp.full_like(width, 2.0)),
+            (precise, 2 * z**2),
+        )
+        found = (jnp.concatenate([jnp.where(counts, x, 0.0) for x in two]) for two in each)
+        prediction, information, curvature = found
+        return prediction, information, curvature
 
     def curvature(self) -> Level:
         r"""Return each level's observed curvature, :math:`-\partial^2 \log p / \partial f^2` (any sign).
@@ -286,12 +324,7 @@ class Residual(dist.Distribution):
         g, counts, inexact = self.error.transform, self._counts(), self._inexact()
         # What is recorded in place of a level that is not known must not make a NaN gradient.
         y = jnp.where(counts & ~inexact, value, 1.0)
-        center, spread = self._center_spread(f)
-        z, width = (g.forward(y, self._shape) - center) / spread, spread
-        if self.error.autocorrelated:
-            tied = self._links(counts)
-            root = jnp.sqrt(tied.variance)
-            z, width = (z - tied.correlation * z[tied.before]) / root, spread * root
+        z, width = self._deviates_given_before(f, y)
         level = log_density(z, self._degrees) - jnp.log(width) + g.log_slope(y, self._shape)
         if g.positive or self.error.blq == "M4":
             level = jnp.where(y > 0, level, -jnp.inf)
@@ -300,6 +333,16 @@ class Residual(dist.Distribution):
         if self._cut:
             level = level - log_between(*self._ends(f))
         return jnp.where(counts, level, 0.0)
+
+    def _deviates_given_before(self, f: Level, y: Level) -> tuple[Level, Level]:
+        """Return standardized errors of levels given those before them, and their spread then."""
+        center, spread = self._center_spread(f)
+        z = (self.error.transform.forward(y, self._shape) - center) / spread
+        if not self.error.autocorrelated:
+            return z, spread
+        tied = self._links(self._counts())
+        root = jnp.sqrt(tied.variance)
+        return (z - tied.correlation * z[tied.before]) / root, spread * root
 
     def _log_within(self, f: Level) -> Level:
         """Return the log-probability of being below the limit, above the upper one, or both."""

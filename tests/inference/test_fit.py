@@ -131,7 +131,7 @@ def test_covariates_stand_beside_it_with_their_units(theophylline_posterior, the
     constant = theophylline_posterior["constant_data"]["WT"]
     assert constant.dims == ("subject",)
     np.testing.assert_array_equal(constant, np.ravel(theophylline.covariate("WT")))
-    assert constant.attrs == {"units": "kg"}
+    assert constant.attrs == {"units": "kg", "lowest": 54.6, "highest": 86.4}
 
 
 def test_sample_stats_are_those_that_arviz_knows(theophylline_posterior):
