@@ -45,6 +45,7 @@ def test_check_says_what_is_in_the_data_and_the_model(capsys, monkeypatch):
     assert "population: CL_pop, V_pop, KA_pop, omega_CL" in out
 
 
+@pytest.mark.slow
 def test_a_short_fit_makes_a_whole_run_folder_and_exits_3(capsys, monkeypatch, tmp_path):
     out = tmp_path / "run"
     code, text, err = shell(capsys, monkeypatch, "fit", MODEL, DATA, "--out", str(out), *SHORT)
@@ -70,6 +71,7 @@ def small(trial):
 """
 
 
+@pytest.mark.slow
 def test_a_fit_around_the_mode_says_pareto_k_and_exits_3_where_it_fails(
     capsys, monkeypatch, tmp_path
 ):
@@ -117,6 +119,7 @@ def test_the_same_command_goes_on_where_it_was_killed(capsys, monkeypatch, tmp_p
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_fit_is_set_aside(capsys, monkeypatch, tmp_path):
     (tmp_path / ".run.checkpoint").mkdir()
     (tmp_path / ".run.checkpoint" / "state.npz").write_bytes(b"something else")
@@ -154,6 +157,7 @@ def test_predict_prints_a_row_for_every_level(capsys, monkeypatch, run, tmp_path
     assert (table["PRED_lower"] <= table["PRED_upper"]).all()
 
 
+@pytest.mark.slow
 def test_compare_prints_the_table_and_exits_3_where_a_run_did_not_converge(
     capsys, monkeypatch, run, tmp_path
 ):

@@ -30,10 +30,28 @@ def file_and_design(name):
 
 #: Their structures and events are those of other models: they wait for `-m slow`.
 ALIKE = (
-    "cefamandole", "gentamicin", "mavrilimumab", "morphine", "paclitaxel", "phenobarbital_covariates",
-    "propofol", "quinidine_covariates", "remifentanil", "remifentanil_eeg", "rifampicin_induction",
-    "simulated_hepatic", "vancomycin", "warfarin", "xenograft", "zanubrutinib",
-)  # fmt: skip
+    "cefamandole",
+    "gentamicin",
+    "indomethacin",
+    "mavrilimumab",
+    "morphine",
+    "paclitaxel",
+    "phenobarbital",
+    "phenobarbital_covariates",
+    "phenytoin",
+    "propofol",
+    "quinidine",
+    "quinidine_covariates",
+    "remifentanil",
+    "remifentanil_eeg",
+    "rifampicin",
+    "rifampicin_induction",
+    "simulated_hepatic",
+    "vancomycin",
+    "warfarin",
+    "xenograft",
+    "zanubrutinib",
+)
 
 
 @pytest.mark.parametrize(

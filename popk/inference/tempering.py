@@ -97,7 +97,7 @@ def tempered(
     spread = jnp.concatenate([a, b]).std(0)
     apart = jnp.abs(a.mean(0) - b.mean(0)) / jnp.where(spread > 0, spread, 1.0)
     both = jax.tree.map(lambda *x: jnp.concatenate(x), runs[0][0], runs[1][0])
-    evidence = float(logsumexp([found for _, found in runs]) - np.log(2))
+    evidence = float(np.logaddexp(runs[0][1], runs[1][1]) - np.log(2))
     return Tempered(both, evidence, float(apart.max()), len(np.unique(both.draw)))
 
 
@@ -109,6 +109,8 @@ def _run(problem: Any, count: int, rng: np.random.Generator) -> tuple[Pairs, flo
     power, evidence, scale = 0.0, 0.0, 1.0
     for _ in range(_MOST):
         likelihood = np.asarray(pairs.likelihood)
+        if not np.isfinite(likelihood).any():  # nothing explains the levels
+            return pairs, -np.inf
         after = _next(likelihood, power)
         logs = (after - power) * np.where(np.isfinite(likelihood), likelihood, -np.inf)
         evidence += float(logsumexp(logs) - np.log(count))
@@ -165,7 +167,7 @@ def _next(likelihood: np.ndarray, power: float) -> float:
         squares: Any = logsumexp(2 * logs)
         return float(np.exp(2 * total - squares)) / len(likelihood)
 
-    if not len(known) or size(1.0) >= _KEEP:
+    if size(1.0) >= _KEEP:
         return 1.0
     low, high = power, 1.0
     for _ in range(40):

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from popk.model.groups import groups as model_groups
 from popk.model.mixtures import Mixture
+from popk.model.occasions import at_records, between_starts
 from popk.model.sites import ModelError, by_subject, check_parameter, known_or_sampled
 from popk.priors import Fixed, Prior, half_normal
 from popk.reasons import refusing
@@ -274,7 +275,7 @@ def _between_occasions(
     own, priors = _varying("iov", column, which, forms)
     suffix = "" if first else f"_{column}"
     kappa = _by_occasion(trial, column, suffix, own, priors, forms)
-    return _at_records(trial, column, kappa, own)
+    return at_records(trial, column, kappa, own)
 
 
 def _drifting(
@@ -289,28 +290,9 @@ def _drifting(
     own, priors = _varying("drift", column, which, forms)
     suffix = "_drift" if first else f"_drift_{column}"
     steps = _by_occasion(trial, column, suffix, own, priors, forms)
-    passed = _between_starts(trial, column)
+    passed = between_starts(trial, column)
     walk = jnp.cumsum(jnp.sqrt(passed)[..., None] * steps, axis=1)
-    return _at_records(trial, column, walk, own)
-
-
-def _between_starts(trial: Trial, column: str) -> Float[Array, "s o"]:
-    """Return the time from the first record of the occasion before; 0 of the first, and of none."""
-    occasion, count = trial.occasions(column)
-    time = jnp.broadcast_to(trial.time, occasion.shape)
-    rows = jnp.arange(occasion.shape[0])[:, None]
-    starts = jnp.full((occasion.shape[0], count), jnp.inf).at[rows, occasion].min(time)
-    known = jnp.isfinite(starts[:, 1:])
-    passed = jnp.where(known, jnp.where(known, starts[:, 1:], 0.0) - starts[:, :-1], 0.0)
-    refusing(
-        lambda found: (
-            f"an occasion of {column} begins {found} after the one before: a drift needs occasions on "
-            f"one clock; give TIME without restarts, or take iov="
-        ),
-        passed,
-        passed >= 0,
-    )
-    return jnp.pad(passed, [(0, 0), (1, 0)])
+    return at_records(trial, column, walk, own)
 
 
 def _by_occasion(
@@ -328,13 +310,6 @@ def _by_occasion(
             dist.Normal(0, sds).to_event(1),
             infer={"typical": 0.0, "iov": own, "column": column},
         )
-
-
-def _at_records(trial: Trial, column: str, effects: Any, own: tuple[str, ...]) -> dict[str, Any]:
-    """Return the effects of each record's occasion."""
-    occasion, _ = trial.occasions(column)
-    here = jnp.take_along_axis(effects, occasion[..., None], axis=1)
-    return {n: here[..., i] for i, n in enumerate(own)}
 
 
 def _between_groups(

@@ -165,7 +165,8 @@ class Stream:
         drawn, level = np.full(1, np.nan), np.nan
         if measured:
             newest = np.flatnonzero(_levels(tail.host.frame))[-1]
-            level, drawn = float(tail.host.frame["DV"].iloc[newest]), self._weigh(tail, newest)
+            level = float(tail.host.frame["DV"].iloc[newest])
+            drawn = self._weigh(tail, int(newest))
         inferred = self._pareto_k > MAX_PARETO_K or self._ess < _LEAST * len(self._logs)
         found = self._reading(time, level, drawn, inferred=inferred)
         self._tail = tail_of(tail)
@@ -193,7 +194,7 @@ class Stream:
         keys = jax.random.split(jax.random.key(self._seed), len(self._logs))
         arrays = arrays_of(tail, not twin._manner.chained)
         logs, drawn = _met(
-            twin.model, belief.plan, arrays, belief.draws, belief.vector, np.asarray(at), keys
+            twin.model, belief.plan, arrays, (belief.draws, belief.vector, keys), at=np.asarray(at)
         )
         expected = resampled(_normalized(self._logs), len(self._logs), jax.random.key(self._seed))
         self._logs = self._logs + np.where(np.isnan(logs), -np.inf, logs)
@@ -259,7 +260,7 @@ def tail_of(patient: Trial) -> Trial:
     return patient.replaced(kept.astype(frame.dtypes).reset_index(drop=True))
 
 
-def _levels(frame: pd.DataFrame) -> pd.Series:
+def _levels(frame: pd.DataFrame) -> Any:
     """Return which records are levels that were measured."""
     return frame["EVID"].eq(0) & frame["MDV"].eq(0)
 
@@ -301,7 +302,7 @@ def _normalized(logs: np.ndarray) -> np.ndarray:
 
 
 @partial(jax.jit, static_argnames=("model", "plan"))
-def _met(model, plan, arrays, draws, vectors, at, keys):
+def _met(model, plan, arrays, particles, *, at):
     """Return each draw's log-density of one level, and a level as it expected it."""
 
     def one(x):
@@ -309,4 +310,4 @@ def _met(model, plan, arrays, draws, vectors, at, keys):
         trace, _ = traced(model, plan, arrays, population, vector)
         return levels_of(trace).log_prob[at], foreseen_of(trace, key)[at]
 
-    return jax.lax.map(one, (draws, vectors, keys), batch_size=250)
+    return jax.lax.map(one, particles, batch_size=250)

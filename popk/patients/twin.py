@@ -60,7 +60,7 @@ class Twin:
         How many of the posterior's draws to use, spread evenly.
     method : "auto", "laplace", "smc" or "nuts"
         How the posterior is found. "auto": Laplace proposals with importance weights; where Pareto k
-        is above 0.7, or levels have no information each for itself (autocorrelated errors, events),
+        is above 0.7, or levels have no information each for itself (events),
         sequential Monte Carlo; where its two runs disagree, or the population's draws are used up,
         the No-U-Turn sampler on a normal approximation of the population. The twin's `method` is the
         one that was taken.

@@ -99,6 +99,7 @@ def test_parts_of_a_job_end_in_one_run_folder_with_their_table(tmp_path, jobs):
     assert popk.open_run(out / "boot").info["seed"] == 2
 
 
+@pytest.mark.slow
 def test_a_task_whose_process_is_lost_each_time_fails_with_the_signal(tmp_path, jobs):
     dies = MODEL.replace(
         "def small(trial):", "import os\n\n\ndef small(trial):\n    os.kill(os.getpid(), 9)"

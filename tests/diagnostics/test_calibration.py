@@ -99,6 +99,7 @@ def test_truths_are_drawn_from_the_prior(exact):
     assert truth.std() == pytest.approx(5.0, rel=0.3)
 
 
+@pytest.mark.slow
 def test_levels_below_the_limit_are_records_below_it_and_nothing_is_compiled_anew():
     short = {"replicates": 2, "ranks": 20, "options": NUTS}
     first = calibrated(seed=2, limit=10.0, **short)

@@ -40,6 +40,7 @@ def tables(theophylline_model, theophylline_posterior, theophylline):
     )
 
 
+@pytest.mark.slow
 def test_a_subject_s_own_levels_help_and_leaving_it_out_hurts(tables):
     left_out, known = tables
     assert list(left_out.index) == ["PRED", "IPRED"]

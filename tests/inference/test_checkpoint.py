@@ -151,6 +151,7 @@ def test_a_checkpoint_of_another_fit_is_refused_and_left_alone(stopped, says):
     assert {file: file.read_bytes() for file in stopped.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_one_file_read_in_two_ways_is_two_fits(tmp_path):
     path = tmp_path / "two.csv"
     rows = "1,0,0,4.1,5.0\n2,0,0,1.7,2.0\n2,1,0,2.9,3.0\n"

@@ -42,7 +42,7 @@ def sampled(text=TRIAL, seed=1, after=silent):
     return nuts.sample(gaussian, PLAN, target, run, jax.random.key(seed), SETTINGS, after=after)
 
 
-@pytest.mark.parametrize("threads", [2, 4])
+@pytest.mark.parametrize("threads", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_chains_in_threads_of_their_own_sample_the_same_distribution(threads):
     target, carry = beginning()
     settings = SETTINGS._replace(threads=threads)

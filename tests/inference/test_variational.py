@@ -183,6 +183,7 @@ def test_a_flow_grows_in_proportion_to_subjects():
 # --- densities that fall apart, and that do not ---
 
 
+@pytest.mark.slow
 def test_whole_positions_are_weighted_where_a_factor_is_of_no_subject(learned):
     def penalized(trial):
         gaussian(trial)

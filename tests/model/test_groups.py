@@ -75,6 +75,7 @@ def test_studies_are_sampled_half_way_between_centred_and_not(studies):
     np.testing.assert_allclose(u["fn"].log_prob(u["value"]), expected, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_study_without_subjects_varies_as_the_others_do(studies):
     def five(key):
         return values_of(model, studies.arrays(), {"tau_CL_STUDY": 0.4}, key)["zeta_CL_STUDY"][1]

@@ -319,6 +319,59 @@ def test_a_column_that_is_no_number_of_an_occasion_is_refused(two, occasions):
     assert trace["kappa"]["value"].shape == (2, 1, 1)  # constant in each subject: one occasion
 
 
+WALK = """
+ID TIME EVID AMT DV MDV DAY
+1  0    1    100 .  1   1
+1  1    0    0   5  0   1
+1  24   1    100 .  1   2
+1  73   0    0   4  0   4
+2  0    1    50  .  1   1
+2  9    0    0   2  1   2
+"""
+
+
+def test_a_parameter_that_drifts_walks_at_random_between_occasions():
+    """Steps of 24 h and 49 h: each is gamma times the root of its length times z; the first is none."""
+    walk = trial(WALK, DAY="1")
+    z = jnp.asarray([[[9.0], [0.5], [-1.0]], [[9.0], [2.0], [9.0]]])
+    trace, p = trace_of(
+        lambda: popk.individual(walk, CL=2.0, V=30.0, drift={"DAY": {"CL": 0.02}}),
+        gamma_CL_drift=0.1, kappa_drift=0.1 * z, eta=jnp.zeros((2, 1, 2)),
+    )  # fmt: skip
+    assert sampled(trace)[-2:] == ["gamma_CL_drift", "kappa_drift"]
+    assert trace["gamma_CL_drift"]["fn"].scale == 0.02
+    second = 0.1 * 0.5 * 24**0.5
+    first = [0, 0, second, second - 0.1 * 49**0.5]
+    np.testing.assert_allclose(p.CL[0], 2 * np.exp(first), rtol=1e-12)
+    np.testing.assert_allclose(p.CL[1, :2], 2 * np.exp([0, 0.1 * 2 * 3]), rtol=1e-12)
+    assert p.V.shape == (2, 1)
+
+
+def test_a_parameter_may_drift_and_vary_between_occasions():
+    walk = trial(WALK, DAY="1")
+    trace, p = trace_of(
+        lambda: popk.individual(walk, CL=2.0, iov={"DAY": ["CL"]}, drift={"DAY": {"CL": 0.02}}),
+        kappa=jnp.full((2, 3, 1), 0.3), kappa_drift=jnp.full((2, 3, 1), 0.1), eta=jnp.zeros((2, 1, 1)),
+    )  # fmt: skip
+    assert {"gamma_CL", "gamma_CL_drift"} <= set(sampled(trace))
+    np.testing.assert_allclose(p.CL[1, :2], 2 * np.exp([0.3, 0.3 + 0.1 * 3]), rtol=1e-12)
+
+
+def test_a_drift_without_a_prior_or_on_a_clock_that_restarts_is_refused():
+    walk = trial(WALK, DAY="1")
+    said = refusal(lambda: popk.individual(walk, CL=2.0, drift={"DAY": {}}))
+    assert "write drift={'DAY': {'CL': 0.02}}" in said
+
+    def model(trial):
+        p = popk.individual(trial, CL=2.0, drift={"DAY": {"CL": 0.02}})
+        popk.observe(trial, popk.one_compartment(trial, CL=p.CL, V=30.0), popk.additive_error(1))
+
+    values = {"omega_CL": 0.3, "gamma_CL_drift": 0.1, "sigma_additive": 1.0}
+    again = trial(WALK.replace("24   1    100", "0.5  4    100"), DAY="1")
+    with pytest.raises(popk.ModelError, match="a drift needs occasions on one clock"):
+        popk.predict_at(model, again, values)
+
+
 def test_two_occasions_of_one_number_are_refused_by_row():
     def model(trial):
         p = popk.individual(trial, CL=2.0, V=30.0, iov={"OCC": ["CL"]})

@@ -310,6 +310,7 @@ class TestFit:
         assert float(after.sel({"class": "poor"})) > 0.99
 
 
+@pytest.mark.slow
 def test_a_twin_without_levels_is_of_each_class_as_probably_as_the_model_says():
     draws = xr.Dataset({"mu": (("chain", "draw"), np.full((1, 200), 8.0))})
     frame = people_trial([[8.0]]).to_dataframe().assign(MDV=1)

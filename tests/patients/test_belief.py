@@ -126,10 +126,10 @@ def test_models_of_different_levels_are_not_averaged(twins):
         popk.average({"one": twins["laplace"], "other": other})
 
 
-def test_autocorrelated_errors_go_to_smc():
+@pytest.mark.parametrize("method", ["laplace", "smc"])
+def test_autocorrelated_errors_are_a_chain(method):
     """The posterior by quadrature, from the likelihood of an AR(1) chain of errors."""
-    twin = popk.Twin(chained, nothing(), records(TIMES, LEVELS))
-    assert twin.method == "smc"
+    twin = popk.Twin(chained, nothing(), records(TIMES, LEVELS), method=method)
 
     def posterior(eta):
         z = (np.array(LEVELS) - 10 * np.exp(-0.1 * np.exp(eta) * np.array(TIMES))) / 0.5

@@ -105,6 +105,7 @@ def weighted(theophylline_posterior):
 # The page
 
 
+@pytest.mark.slow
 def test_weighted_draws_are_judged_by_their_weights(
     weighted, theophylline_model, theophylline, tmp_path
 ):

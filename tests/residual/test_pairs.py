@@ -104,6 +104,7 @@ def test_levels_of_a_mixture_cannot_be_tied(samples):
         handlers.trace(handlers.seed(model, 0)).get_trace(samples.arrays())
 
 
+@pytest.mark.slow
 def test_a_correlation_is_learned(samples):
     rng = np.random.default_rng(1)
     z = rng.multivariate_normal([0, 0], [[1, 0.7], [0.7, 1]], size=(30, 4))

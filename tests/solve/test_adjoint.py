@@ -228,6 +228,7 @@ def test_gradients_of_many_draws_are_those_of_a_loop():
             np.testing.assert_allclose(found[name][i], value, rtol=1e-11)
 
 
+@pytest.mark.slow
 def test_gradients_in_buckets_are_those_of_one_loop():
     p = jax.tree.map(lambda v: v * jnp.linspace(0.5, 1.5, 21), ENZYME)
 

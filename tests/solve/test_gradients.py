@@ -128,6 +128,7 @@ def test_gradients_by_eigenvectors_are_central_differences(history, lag, KA):
     agree("eigenvectors", history, lag, KA)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("lag", "KA"), [(0.0, "ordinary"), (0.3, "flip-flop"), (2.5, "slow")])
 @pytest.mark.parametrize("history", HISTORIES)
 def test_gradients_of_the_ode_solver_are_central_differences(history, lag, KA):

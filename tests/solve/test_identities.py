@@ -110,7 +110,10 @@ CASES = {
     "eigenvectors": Case((*KINDS, *MORE), ANYTHING, EVERYTHING, "eigenvectors"),
     "ODE": Case((*KINDS, *MORE), TURNED_OFF, EVERYTHING, "ODE", p=mild, rtol=1e-7),
 }  # fmt: skip
-every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+every_case = pytest.mark.parametrize(
+    "case",
+    [pytest.param(c, id=n, marks=[pytest.mark.slow] * (n == "ODE")) for n, c in CASES.items()],
+)
 some = hypothesis.settings(max_examples=10)  # of each case
 
 

@@ -177,6 +177,7 @@ def test_a_dose_above_what_can_be_eliminated_has_no_steady_state():
     )
 
 
+@pytest.mark.slow
 def test_the_gradient_of_a_steady_state_is_a_central_difference():
     rows = [dose(SS=1, II=12.0, CMT=1), dose(SS=1, II=12.0, RATE=6.0, CMT=1)]
     events = jax.tree.map(lambda *x: jnp.stack(x), *[events_of([row, level(2.0)]) for row in rows])
