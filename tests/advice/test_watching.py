@@ -97,6 +97,7 @@ def test_the_last_watch_says_what_stood(watched):
     assert popk.watch(watched, higher, 40.0, previous=first).states == {"above 18": "held"}
 
 
+@pytest.mark.slow
 def test_false_alarms_are_counted_and_told(watched):
     rates = popk.false_alarm_rate(watched, ABOVE, 40.0, patients=30)
     row = rates.loc["above 18"]

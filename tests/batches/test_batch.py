@@ -42,6 +42,7 @@ def jobs(tmp_path):
     return lambda *listed: {"defaults": defaults, "job": list(listed)}
 
 
+@pytest.mark.slow
 def test_jobs_make_run_folders_and_a_table_and_a_bad_one_stops_none(tmp_path, jobs):
     (tmp_path / "bad.csv").write_text("ID,TIME,EVID,AMT,DV\n1,0,1,-5,.\n1,2,0,.,8\n")
     asked = jobs({"name": "good"}, {"name": "bad", "data": str(tmp_path / "bad.csv")})

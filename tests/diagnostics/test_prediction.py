@@ -51,6 +51,7 @@ def test_a_subject_s_own_levels_help_and_leaving_it_out_hurts(tables):
     assert left_out.attrs["relative"] == 123  # nine levels are 0
 
 
+@pytest.mark.slow
 def test_external_subjects_that_are_those_of_the_fit_have_its_errors(
     tables, theophylline_model, theophylline_posterior, theophylline
 ):

@@ -218,6 +218,7 @@ def _full_disk(*_: object) -> None:
     raise OSError("no space left")
 
 
+@pytest.mark.slow
 def test_a_trial_with_bolus_doses_and_levels_below_the_limit_makes_a_page(tmp_path):
     rng = np.random.default_rng(0)
     levels = 5 * np.exp(-0.2 * np.array(NOMINAL)) * rng.lognormal(0, 0.1, (6, 6))

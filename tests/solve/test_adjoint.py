@@ -218,6 +218,7 @@ def test_values_that_a_right_hand_side_closes_over_have_derivatives():
     np.testing.assert_allclose(mapped[0], expected[0], rtol=1e-11)
 
 
+@pytest.mark.slow
 def test_gradients_of_many_draws_are_those_of_a_loop():
     p = jax.tree.map(lambda v: v * jnp.asarray([0.8, 1.0, 1.5]), ENZYME)
     grad = jax.jit(jax.grad(lambda p: enzymes(p).sum()))
@@ -246,6 +247,7 @@ def test_gradients_in_buckets_are_those_of_one_loop():
     np.testing.assert_allclose(along, sum(map(jnp.sum, small.values())), rtol=1e-11)
 
 
+@pytest.mark.slow
 def test_gradients_are_taken_inside_a_scan_and_nothing_is_traced_again():
     traces = []
 

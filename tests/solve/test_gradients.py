@@ -135,7 +135,9 @@ def test_gradients_of_the_ode_solver_are_central_differences(history, lag, KA):
     agree("ODE", history, lag, KA)
 
 
-@pytest.mark.parametrize("tier", ["closed form", "eigenvectors", "ODE"])
+@pytest.mark.parametrize(
+    "tier", ["closed form", "eigenvectors", pytest.param("ODE", marks=pytest.mark.slow)]
+)
 def test_a_gradient_is_finite_where_a_lagged_dose_arrives_at_the_time_of_a_record(tier):
     for history in HISTORIES:
         x = point("ordinary", 0.0)

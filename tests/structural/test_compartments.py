@@ -254,7 +254,12 @@ def test_gradients_are_central_differences_at_ties_too(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["one compartment oral", "two compartments oral", "three compartments oral"]
+    "name",
+    [
+        "one compartment oral",
+        "two compartments oral",
+        pytest.param("three compartments oral", marks=pytest.mark.slow),
+    ],
 )
 def test_the_second_derivative_at_flip_flop_is_finite_and_continuous(name):
     t = jnp.asarray(5.0)
