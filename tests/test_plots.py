@@ -439,3 +439,25 @@ def test_priors_and_posteriors_have_a_panel_a_parameter():
         at, density = ax.lines[1].get_data()
         assert np.trapezoid(density, at) == pytest.approx(1, abs=0.05)
     assert texts_overlap(figure) == []
+
+
+@pytest.mark.filterwarnings("ignore:.*count twice:popk.patients.doubts.TwinWarning")
+def test_a_twin_shows_its_levels_doses_bands_and_target(
+    theophylline_model, theophylline_posterior, theophylline
+):
+    person = popk.Twin(theophylline_model, theophylline_posterior, theophylline["3"])
+    figure = popk.plots.twin(person, until=30, target=(5, 10))
+    ax = figure.axes[0]
+    lines = {line.get_label(): np.asarray(line.get_xydata()) for line in ax.lines}
+    told = theophylline["3"].to_dataframe()
+    told = told[(told["EVID"] == 0) & (told["MDV"] == 0)]
+    np.testing.assert_allclose(lines["measured"], told[["TIME", "DV"]])
+    np.testing.assert_allclose(lines["dose"][:, 0], [0.0])
+    times, median = lines["median"].T
+    np.testing.assert_allclose(median, person.forecast(times)["IPRED"].median("sample"), rtol=1e-9)
+    bands = [x for x in ax.collections if isinstance(x, PolyCollection)]
+    assert {x.get_label() for x in bands} == {"level, 90% interval", "concentration, 90% interval"}
+    assert ax.get_xlabel() == "Time (h)"
+    assert "mg/L" in ax.get_ylabel()
+    with pytest.raises(ValueError, match="interval is 2 and until"):
+        popk.plots.twin(person, interval=2)

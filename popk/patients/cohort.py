@@ -18,6 +18,7 @@ from popk.model.manner import manner_of
 from popk.model.sites import Model, ModelError, describe, values_of
 from popk.patients.belief import MAX_PARETO_K, Belief
 from popk.patients.doubts import TwinWarning
+from popk.patients.regimen import up_to_now
 from popk.patients.starting import Shared
 from popk.patients.twin import Twin
 from popk.simulation import posterior_values
@@ -33,7 +34,7 @@ class Twins:
     Attributes
     ----------
     dataset : Dataset
-        Draws of equal weight of each individual parameter at the last record (patient, draw), and
+        Draws of equal weight of each individual parameter after the last record (patient, draw), and
         pareto_k, ess and log_evidence (patient).
     trial : Trial
         Their records.
@@ -49,7 +50,9 @@ class Twins:
     _seed: int
 
     def __getitem__(self, id: str | int) -> Twin:
-        """Return the twin of one patient; nothing is inferred again.
+        """Return the twin of one patient: of the draws that are here where their weights can be trusted.
+
+        Where Pareto k is above 0.7 the twin is inferred by itself, in the way that `Twin` finds.
 
         Raises
         ------
@@ -59,7 +62,7 @@ class Twins:
         patient = self.trial[str(id)]
         size = len(next(iter(self._population.values())))
         belief = _belief(self._plan, self._population, self._found, self.trial.ids.index(str(id)))
-        shared = Shared(population=self._population, belief=belief)
+        shared = Shared(self._population, belief=None if belief.doubt else belief)
         return Twin(self._model, self._posterior, patient, self._seed, size, _shared=shared)
 
     def levels(self, *, seed: int = 2) -> xr.Dataset:
@@ -137,7 +140,8 @@ def twins(
     Warns
     -----
     TwinWarning
-        Pareto k of some patients is above 0.7: a `Twin` of each of them is found in another way.
+        Pareto k of some patients is above 0.7: their draws in `dataset` cannot be trusted, and
+        ``twins[id]`` infers them anew.
 
     Examples
     --------
@@ -163,11 +167,11 @@ def twins(
     )
     plan, key = subject_layout(model, trial), jax.random.key(seed)
     parts = []
-    for stacked, count in _chunks(trial):
+    for (stacked, count), (now, _) in zip(_chunks(trial), _chunks(up_to_now(trial)), strict=True):
         found = weighted_together(
             model, plan, stacked, population, key, each=individual_draws, kept=draws
         )
-        values = _parameters(model, plan, tuple(sites.transforms), stacked, population, found)
+        values = _parameters(model, plan, tuple(sites.transforms), now, population, found)
         parts.append(jax.tree.map(lambda x, n=count: np.asarray(x)[:n], (found, values)))
     found, values = jax.tree.map(lambda *x: np.concatenate(x), *parts)
     _judge(trial, found)
@@ -188,7 +192,7 @@ def _chunks(trial: Trial) -> Any:
 
 @partial(jax.jit, static_argnames=("model", "plan", "names"))
 def _parameters(model, plan, names, stacked, population, found):
-    """Return the individual parameters of each patient and draw, at the last record."""
+    """Return the individual parameters of each patient and draw, after the last record."""
 
     def subject(x):
         arrays, draw, vector = x
@@ -238,7 +242,7 @@ def _judge(trial: Trial, found: Any) -> None:
         warnings.warn(
             TwinWarning(
                 f"Pareto k of {len(poor)} patients is above {MAX_PARETO_K} (ID {', '.join(poor[:5])}): "
-                f"make a popk.Twin of each, which finds another way"
+                f"their draws here cannot be trusted; twins[id] infers each of them in another way"
             ),
             stacklevel=3,
         )

@@ -212,6 +212,18 @@ def asking(times: Any, kinds: Sequence[tuple[int, int]] = ((0, 0),)) -> list[dic
     ]
 
 
+def up_to_now(trial: Trial) -> Trial:
+    """Return a trial with a last record of each subject that asks for what holds from its last one on.
+
+    A value of a covariate that is carried forward (``"locf"``) first holds after its record.
+    """
+    frame = trial.host.frame
+    last = frame.drop_duplicates("ID", keep="last").astype({"ROW": object})
+    place = np.append(np.arange(len(frame)), last.index.map(frame.index.get_loc))
+    whole = pd.concat([frame, last.assign(**ASK, ROW="now")])
+    return trial.replaced(whole.iloc[np.argsort(place, kind="stable")].reset_index(drop=True))
+
+
 def _last_occasion(frame: Any) -> int:
     """Return where the last clock begins."""
     restarts = np.flatnonzero(np.diff(frame["TIME"]) < 0)

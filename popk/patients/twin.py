@@ -32,7 +32,7 @@ from popk.patients.belief import Belief, Problem, arrays_of, values_at
 from popk.patients.doubts import TwinWarning
 from popk.patients.exposure import exposure
 from popk.patients.forecasts import forecast, kinds_of, output_of
-from popk.patients.regimen import Regimen, replaced
+from popk.patients.regimen import Regimen, replaced, up_to_now
 from popk.patients.starting import Shared, believed, check_options, population_of
 from popk.patients.surprise import newest_level, surprise_of, without_level
 from popk.trial import Trial
@@ -355,11 +355,12 @@ class Twin:
 
     @property
     def parameters(self) -> xr.Dataset:
-        """Return draws of equal weight of the individual parameters, those at the last record.
+        """Return draws of equal weight of the individual parameters, as they are after the last record.
 
         One variable (sample) for each parameter, under its name.
         """
-        values, last = self._values(self.patient, 0), self.patient.n_records - 1
+        whole = up_to_now(self.patient)
+        values, last = self._values(whole, 0), whole.n_records - 1
         columns = {n: values[n].reshape(len(values[n]), -1) for n in self._sites.transforms}
         return xr.Dataset(
             {n: ("sample", x[:, min(last, x.shape[1] - 1)]) for n, x in columns.items()},

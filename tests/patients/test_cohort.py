@@ -38,6 +38,13 @@ def test_a_patient_is_had_without_inferring_again(many):
     assert twin.pareto_k == float(many.dataset["pareto_k"].sel(patient="3"))
 
 
+@pytest.mark.filterwarnings("ignore:.*they count twice:popk.patients.doubts.TwinWarning")
+def test_a_patient_whose_weights_fail_is_inferred_in_another_way(many):
+    poor = many.dataset["patient"][many.dataset["pareto_k"] > 0.7].values[0]
+    twin = many[poor]
+    assert twin.method in ("smc", "nuts") or twin.pareto_k < 0.7
+
+
 def test_counts_that_are_none_are_refused(many, theophylline_model, theophylline_posterior):
     with pytest.raises(popk.ModelError, match="individual_draws is 3"):
         popk.twins(theophylline_model, theophylline_posterior, many.trial, individual_draws=3)

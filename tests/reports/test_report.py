@@ -153,6 +153,7 @@ def test_a_page_refers_to_nothing_outside_but_dois(short):
     assert "@import" not in page
 
 
+@pytest.mark.filterwarnings("ignore:HarfBuzz-Subset")
 def test_a_pdf_has_pages_and_the_verdict(short):
     pypdf = pytest.importorskip("pypdf")
     try:
