@@ -28,6 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # Compiling is most of what tests do: without LLVM's passes they take a fifth less time.
     os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
     jax.config.update("jax_enable_x64", True)
+    gc.set_threshold(200_000, 20, 100)  # traces are millions of small objects that are soon gone
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(ROOT / ".pytest_cache" / "jax"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

@@ -190,10 +190,7 @@ def popk_density(model, trial):
     return jax.jit(jax.value_and_grad(density))
 
 
-CASES = {
-    "theophylline": lambda: (model_of("theophylline"), _few("theophylline")),
-    "phenobarbital": lambda: (model_of("phenobarbital"), _few("phenobarbital")),
-}
+CASES = {"phenobarbital": lambda: (model_of("phenobarbital"), _few("phenobarbital"))}
 
 
 def _few(name):
@@ -202,6 +199,7 @@ def _few(name):
 
 
 LONG = {
+    "theophylline": lambda: (model_of("theophylline"), _few("theophylline")),
     "three compartments": lambda: (three, three_trial()),
     "infusions below the limit": lambda: (infusions, infusions_trial()),
     "steady state": lambda: (steady_oral, steady_trial()),
