@@ -213,14 +213,15 @@ def asking(times: Any, kinds: Sequence[tuple[int, int]] = ((0, 0),)) -> list[dic
 
 
 def up_to_now(trial: Trial) -> Trial:
-    """Return a trial with a last record of each subject that asks for what holds from its last one on.
+    """Return a trial with a last record of each subject, where what holds from its last one on is known.
 
-    A value of a covariate that is carried forward (``"locf"``) first holds after its record.
+    It is no level (EVID 2), which would be of some kind. A value of a covariate that is carried forward
+    (``"locf"``) first holds after its record.
     """
     frame = trial.host.frame
     last = frame.drop_duplicates("ID", keep="last").astype({"ROW": object})
     place = np.append(np.arange(len(frame)), last.index.map(frame.index.get_loc))
-    whole = pd.concat([frame, last.assign(**ASK, ROW="now")])
+    whole = pd.concat([frame, last.assign(**ASK | {"EVID": 2}, ROW="now")])
     return trial.replaced(whole.iloc[np.argsort(place, kind="stable")].reset_index(drop=True))
 
 
