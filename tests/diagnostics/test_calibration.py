@@ -247,11 +247,21 @@ LONGER = {"chains": 2, "warmup": 400, "draws": 800}
 @pytest.mark.slow
 def test_nuts_is_calibrated_on_two_compartments_with_covariates_and_levels_below_the_limit():
     found = popk.calibrate(
-        two_compartment, design(16), seed=5, replicates=150, limit=0.1, options=LONGER
+        two_compartment, design(16), seed=5, replicates=200, limit=0.1, options=LONGER
     )
     print(found[["p_value", "p_adjusted"]].to_dataframe())
     assert found["converged"].mean() > 0.95
     assert found["beyond"].mean() > 0.02
+    assert found["p_adjusted"].values.min() > 0.01
+
+
+@pytest.mark.slow
+def test_reweighted_laplace_is_calibrated_where_its_weights_can_be_trusted():
+    found = popk.calibrate(
+        two_compartment, design(16), seed=5, replicates=200, limit=0.1, method="laplace"
+    )
+    print(found[["p_value", "p_adjusted"]].to_dataframe())
+    assert found["converged"].mean() > 0.9
     assert found["p_adjusted"].values.min() > 0.01
 
 
