@@ -147,7 +147,7 @@ def stream(count: int = 2000) -> None:
     doses = popk.read_nonmem(frame, units={"TIME": "h", "AMT": "mg", "DV": "mg/L"})
     first = popk.Twin(sensor, posterior, doses)
     seen = readings(count, 1 / 60)
-    for timed in (False, True):
+    for _ in ("compiles", "counts"):
         told, took, again = popk.Stream(first), [], 0
         for reading in seen:
             began = time.perf_counter()
